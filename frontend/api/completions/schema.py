@@ -1,0 +1,47 @@
+"""The bodies of /v1/completions, in and out, as OpenAI specifies them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from frontend.api.parameters import FinishReason, SamplingParameters, UsageBody
+
+
+class CreateCompletion(SamplingParameters, frozen=True, kw_only=True):
+    prompt: str
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    # Taken only with the value that asks for nothing; refused otherwise.
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: Any = None
+
+
+class Logprobs(msgspec.Struct, frozen=True):
+    """`text_offset` counts characters of the answer."""
+
+    text_offset: list[int]
+    token_logprobs: list[float]
+    tokens: list[str]
+    top_logprobs: list[dict[str, float]]
+
+
+class Choice(msgspec.Struct, frozen=True):
+    index: int
+    text: str
+    logprobs: Logprobs | None
+    finish_reason: FinishReason | None
+    """null on all chunks of a stream but a choice's last, as OpenAI's own service has it."""
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole completion, or one chunk of a stream: OpenAI gives both the same shape."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: UsageBody | msgspec.UnsetType | None = msgspec.UNSET

@@ -1,0 +1,73 @@
+"""The composition root: settings in, an ASGI application out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from litestar import Litestar
+from litestar.config.app import AppConfig
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ASGIApp
+
+from frontend import settings as settings_module
+from frontend.api.chat.controller import ChatController
+from frontend.api.completions.controller import CompletionController
+from frontend.api.health.controller import HealthController
+from frontend.api.metrics.controller import MetricsController
+from frontend.api.models.controller import ModelController
+from frontend.http.access_log import AccessLog
+from frontend.http.auth import require_key
+from frontend.http.body import StrictRequest
+from frontend.http.errors import handle
+from frontend.observability import logging
+from frontend.providers import providers
+from frontend.runtime import Runtime, open_runtime
+from frontend.settings import Settings
+
+CONTROLLERS = [ChatController, CompletionController, ModelController, HealthController, MetricsController]
+
+
+def create_app(
+    settings: Settings, open_: Callable[[Settings], AbstractAsyncContextManager[Runtime]] = open_runtime
+) -> Litestar:
+    """`open_` opens what the handlers use; tests put fakes there."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with open_(settings) as runtime:
+            app.state.runtime = runtime
+            yield
+
+    return Litestar.from_config(
+        AppConfig(
+            route_handlers=[*CONTROLLERS],
+            lifespan=[lifespan],
+            dependencies=providers(),
+            guards=[require_key],
+            request_class=StrictRequest,
+            exception_handlers={Exception: handle},
+            request_max_body_size=settings.http.max_body,
+            openapi_config=openapi(),
+            logging_config=None,
+        )
+    )
+
+
+def openapi() -> OpenAPIConfig:
+    bearer = SecurityScheme(type="http", scheme="bearer", description="Authorization: Bearer KEY")
+    return OpenAPIConfig(
+        title="Hermes-2 service",
+        version="0.1.0",
+        description="The OpenAI API of a self-hosted Hermes-2.",
+        components=Components(security_schemes={"bearer": bearer}),
+        security=[{"bearer": []}],
+    )
+
+
+def asgi() -> ASGIApp:
+    """What Granian loads (--factory): the application for this process's environment."""
+    settings = settings_module.load()
+    logging.configure(settings.log)
+    return AccessLog(create_app(settings))

@@ -1,0 +1,69 @@
+"""Everything that can go wrong in this service, as one tree. Knows codes and words, not HTTP (see frontend/http/errors.py).
+
+ServiceError                     code, message, param
+|- InvalidRequest                the request is wrong as it stands
+|  |- ContextLengthExceeded      prompt and answer do not fit the model's window
+|  `- TooLarge                   the body is larger than is read
+|- Unauthenticated               no key, or one that is not known
+|- NotFound                      no such resource or route
+|  `- ModelNotFound
+|- Unavailable                   right request, wrong moment: try again after `retry_after_s`
+|- Timeout                       the generation took longer than a request may
+`- Internal                      a defect of ours
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    code: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(ServiceError):
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class TooLarge(InvalidRequest):
+    code = "request_too_large"
+
+
+class Unauthenticated(ServiceError):
+    code = "invalid_api_key"
+
+
+class NotFound(ServiceError):
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The model {name!r} does not exist.", param="model")
+
+
+class Unavailable(ServiceError):
+    code = "engine_unavailable"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Timeout(ServiceError):
+    code = "timeout"
+
+
+class Internal(ServiceError):
+    code = "internal_error"

@@ -1,0 +1,77 @@
+"""One generation: what is asked of the engine, and the pieces it comes back in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length"]
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How tokens are chosen; names and meanings are vLLM's, defaults are OpenAI's."""
+
+    max_tokens: int
+    n: int = 1
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    min_tokens: int | None = None
+    stop: Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] | None = None
+    logprobs: int | None = None
+    """Candidates per token beside the sampled one; 0: the sampled one only; None: no log probabilities."""
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+    prompt_ids: Sequence[int]
+    sampling: Sampling
+    stream: bool
+    cache_salt: str
+    """Prefix-cache blocks are shared only between requests of one salt; set by the service, never by a client."""
+    traceparent: str | None = None
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One token that could have stood at a position, with its natural-log probability."""
+
+    token_id: int
+    logprob: float
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True):
+    """One generated position. `sampled` is the token that was taken; `top` holds the most likely, best first."""
+
+    sampled: Candidate
+    top: Sequence[Candidate]
+
+
+class ChoiceDelta(msgspec.Struct, frozen=True):
+    """What one of the n choices gained."""
+
+    index: int
+    text: str
+    num_tokens: int
+    logprobs: Sequence[TokenLogprobs] | None
+    finish_reason: FinishReason | None
+
+
+class GenerationDelta(msgspec.Struct, frozen=True):
+    """What a generation gained: only choices that gained something, in ascending index."""
+
+    choices: Sequence[ChoiceDelta]
+    num_cached_tokens: int
+
+
+class Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int

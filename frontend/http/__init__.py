@@ -1,0 +1,1 @@
+"""HTTP in general: keys, errors, bodies, streams, disconnects, logs. Knows no resource."""

@@ -1,0 +1,134 @@
+"""The one table from the service's errors to HTTP, and the OpenAI envelope that every failure leaves in.
+
+{"error": {"message", "type", "param", "code"}}
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.openapi import ResponseSpec
+
+from frontend.domain import errors
+
+log = structlog.get_logger("hermes2.http")
+
+TABLE: Mapping[type[errors.ServiceError], tuple[int, str]] = {
+    errors.TooLarge: (413, "invalid_request_error"),
+    errors.InvalidRequest: (400, "invalid_request_error"),
+    errors.Unauthenticated: (401, "invalid_request_error"),
+    errors.NotFound: (404, "invalid_request_error"),
+    errors.Unavailable: (503, "server_error"),
+    errors.Timeout: (504, "server_error"),
+    errors.Internal: (500, "server_error"),
+}
+"""The nearest class of the tree counts: ContextLengthExceeded is answered as InvalidRequest."""
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorEnvelope(msgspec.Struct, frozen=True):
+    error: ErrorBody
+
+
+RESPONSES = {
+    400: ResponseSpec(ErrorEnvelope, description="The request is wrong; `param` names what."),
+    401: ResponseSpec(ErrorEnvelope, description="No key, or one that is not known."),
+    404: ResponseSpec(ErrorEnvelope, description="No such model."),
+    413: ResponseSpec(ErrorEnvelope, description="The body is too large."),
+    503: ResponseSpec(ErrorEnvelope, description="The engine is away or full; `retry-after` says for how long."),
+    504: ResponseSpec(ErrorEnvelope, description="The generation took longer than a request may."),
+}
+"""What the OpenAPI page says of failures."""
+
+
+def status_of(error: errors.ServiceError) -> tuple[int, str]:
+    for kind in type(error).__mro__:
+        if kind in TABLE:
+            return TABLE[kind]
+    return 500, "server_error"
+
+
+def envelope(error: errors.ServiceError) -> ErrorEnvelope:
+    return ErrorEnvelope(ErrorBody(error.message, status_of(error)[1], error.param, error.code))
+
+
+def headers(error: errors.ServiceError) -> dict[str, str]:
+    if isinstance(error, errors.Unavailable):
+        return {
+            "retry-after": str(math.ceil(error.retry_after_s)),
+            "retry-after-ms": str(int(error.retry_after_s * 1e3)),
+        }
+    if isinstance(error, errors.Unauthenticated):
+        return {"www-authenticate": "Bearer"}
+    return {}
+
+
+def to_service_error(exc: Exception) -> errors.ServiceError:
+    """Whatever reached the edge, as an error of the tree."""
+    if isinstance(exc, errors.ServiceError):
+        return exc
+    if isinstance(exc, msgspec.ValidationError):
+        return invalid_body(str(exc))
+    if isinstance(exc, msgspec.DecodeError):
+        return errors.InvalidRequest(f"The body is not valid JSON: {exc}.", code="invalid_json")
+    if isinstance(exc, NotFoundException):
+        return errors.NotFound("There is no such route.", code="unknown_url")
+    if isinstance(exc, MethodNotAllowedException):
+        return MethodNotAllowed("The route does not take this method.", code="method_not_allowed")
+    if isinstance(exc, HTTPException) and exc.status_code == 413:
+        return errors.TooLarge(f"The body is too large: {exc.detail}.")
+    if isinstance(exc, HTTPException) and exc.status_code < 500:
+        return errors.InvalidRequest(str(exc.detail))
+    log.error("unexpected_error", exc_info=exc)
+    return errors.Internal("The service failed unexpectedly; its log has the request id.")
+
+
+class MethodNotAllowed(errors.ServiceError):
+    """HTTP's own: the domain has no methods."""
+
+
+TABLE = {**TABLE, MethodNotAllowed: (405, "invalid_request_error")}
+
+
+def invalid_body(message: str) -> errors.InvalidRequest:
+    """msgspec's "Expected `int` - at `$.messages[0].content`" as a message and the parameter's path.
+
+    Its other forms of a place: `$.metadata[...]` (a value of an object), `key` in `$.logit_bias`.
+    """
+    match = re.fullmatch(r"(.*?)(?: - at (?:`key` in )?`\$\.?(.*?)(?:\[\.\.\.\])?`)?", message, re.DOTALL)
+    assert match is not None
+    what, path = match[1], match[2] or None
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what):
+        name = f"{path}.{unknown[1]}" if path else unknown[1]
+        return errors.InvalidRequest(
+            f"Unrecognized request argument supplied: {name}", param=name, code="unknown_parameter"
+        )
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", what):
+        name = f"{path}.{missing[1]}" if path else missing[1]
+        return errors.InvalidRequest(
+            f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter"
+        )
+    where = f"Invalid value for '{path}': " if path else "Invalid body: "
+    return errors.InvalidRequest(f"{where}{what[:1].lower()}{what[1:]}.", param=path)
+
+
+def handle(request: Request[Any, Any, Any], exc: Exception) -> Response[ErrorEnvelope]:
+    """Litestar's exception handler for everything."""
+    error = to_service_error(exc)
+    request.scope.setdefault("state", {})["error_code"] = error.code
+    return Response(
+        envelope(error), status_code=status_of(error)[0], headers=headers(error), media_type="application/json"
+    )

@@ -1,0 +1,54 @@
+"""Whether the service can work: the engine must answer, Valkey may be away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from frontend.domain.errors import ServiceError
+from frontend.domain.ports import Engine, HotState
+
+FRESH_S = 1.0
+"""An answer of the engine is reused for so long: probes of many pollers cost one question a second."""
+TIMEOUT_S = 2.0
+
+
+class Health(msgspec.Struct, frozen=True):
+    status: Literal["ready", "not_ready"]
+    engine: Literal["ok", "unavailable"]
+    valkey: Literal["ok", "degraded"]
+
+
+class HealthService:
+    def __init__(self, engine: Engine, hot_state: HotState, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine = engine
+        self._hot_state = hot_state
+        self._clock = clock
+        self._asked_at = float("-inf")
+        self._engine_ok = False
+        self._asking = asyncio.Lock()
+        self.started = False
+        """True once the engine has answered for the first time."""
+
+    async def check(self) -> Health:
+        engine_ok, valkey_ok = await asyncio.gather(self._engine_answers(), self._hot_state.check())
+        return Health(
+            status="ready" if engine_ok else "not_ready",
+            engine="ok" if engine_ok else "unavailable",
+            valkey="ok" if valkey_ok else "degraded",
+        )
+
+    async def _engine_answers(self) -> bool:
+        async with self._asking:
+            if self._clock() - self._asked_at >= FRESH_S:
+                try:
+                    await asyncio.wait_for(self._engine.check(), TIMEOUT_S)
+                    self._engine_ok = self.started = True
+                except (ServiceError, TimeoutError):
+                    self._engine_ok = False
+                self._asked_at = self._clock()
+            return self._engine_ok

@@ -1,0 +1,1 @@
+"""Valkey as an adapter: hot state that the service can lose."""

@@ -1,0 +1,38 @@
+"""The engine as the backend sees it: five calls, whatever generates the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from .generation import Delta, Generation
+
+
+class Engine(Protocol):
+    """Lives on one event loop; every call is made there."""
+
+    @property
+    def max_n(self) -> int:
+        """The most sequences that one request may ask for."""
+
+    def generate(self, generation: Generation, request_id: str) -> AsyncGenerator[Delta, None]:
+        """Yields deltas until one is `finished`; a non-streaming generation yields that one only.
+
+        Closing the generator, or cancelling the task that runs it, aborts the generation, queued or running.
+        Raises BackendError.
+        """
+
+    async def ping(self) -> None:
+        """Returns once the engine's own loop has answered: a hung engine is a ping that does not return.
+
+        Raises Unavailable if the engine is dead.
+        """
+
+    def metrics(self) -> str:
+        """The engine's metrics, Prometheus text format."""
+
+    async def warm_up(self) -> None:
+        """Runs what would otherwise be compiled, allocated or imported during the first requests."""
+
+    def close(self) -> None:
+        """Ends the engine's processes."""

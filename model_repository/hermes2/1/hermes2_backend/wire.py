@@ -1,0 +1,165 @@
+"""The tensors of `hermes2`: a superset of those of NVIDIA's vLLM backend. Knows names, types and shapes, not Triton.
+
+Inputs of NVIDIA's interface: text_input, stream, sampling_parameters, exclude_input_in_output, return_*.
+Ours beside them: input_ids, cache_salt, traceparent, return_token_ids, return_num_cached_tokens, return_error, probe.
+config.pbtxt declares the same tables, and a contract test holds the two together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import sampling
+from .errors import BackendError, InvalidArgument
+from .generation import Delta, Generation, TokenLogprob
+
+Tensors = Mapping[str, NDArray[np.generic]]
+
+INPUTS: Mapping[str, str] = {
+    "text_input": "TYPE_STRING",
+    "input_ids": "TYPE_INT32",
+    "stream": "TYPE_BOOL",
+    "sampling_parameters": "TYPE_STRING",
+    "exclude_input_in_output": "TYPE_BOOL",
+    "return_finish_reason": "TYPE_BOOL",
+    "return_cumulative_logprob": "TYPE_BOOL",
+    "return_logprobs": "TYPE_BOOL",
+    "return_num_input_tokens": "TYPE_BOOL",
+    "return_num_output_tokens": "TYPE_BOOL",
+    "return_num_cached_tokens": "TYPE_BOOL",
+    "return_token_ids": "TYPE_BOOL",
+    "return_error": "TYPE_BOOL",
+    "cache_salt": "TYPE_STRING",
+    "traceparent": "TYPE_STRING",
+    "probe": "TYPE_STRING",
+}
+OUTPUTS: Mapping[str, str] = {
+    "text_output": "TYPE_STRING",
+    "finish_reason": "TYPE_STRING",
+    "cumulative_logprob": "TYPE_FP32",
+    "logprobs": "TYPE_STRING",
+    "num_input_tokens": "TYPE_UINT32",
+    "num_output_tokens": "TYPE_UINT32",
+    "num_cached_tokens": "TYPE_UINT32",
+    "token_ids": "TYPE_INT32",
+    "error": "TYPE_STRING",
+    "probe_output": "TYPE_STRING",
+}
+RETURNS = tuple(
+    name.removeprefix("return_") for name in INPUTS if name.startswith("return_") and name != "return_error"
+)
+
+
+def decode(inputs: Tensors, parameters: str, max_n: int) -> Generation:
+    """Reads one request.
+
+    `inputs`: the tensors that were sent, each (1,), input_ids (tokens,). `parameters`: Triton's request parameters as
+    JSON, which stand in for `sampling_parameters` where that tensor is absent, as in NVIDIA's backend.
+    Raises InvalidArgument naming the tensor or the sampling parameter.
+    """
+    prompt_text = text(inputs, "text_input")
+    ids = inputs.get("input_ids")
+    if (prompt_text is None) == (ids is None):
+        raise InvalidArgument("send either text_input or input_ids", "text_input")
+    if ids is not None and ids.size == 0:
+        raise InvalidArgument("must not be empty", "input_ids")
+    stream = flag(inputs, "stream") or False
+    exclude = flag(inputs, "exclude_input_in_output")
+    if exclude is False and stream:
+        raise InvalidArgument("must not be false when streaming", "exclude_input_in_output")
+    if exclude is False and prompt_text is None:
+        raise InvalidArgument("must not be false with input_ids, which have no text", "exclude_input_in_output")
+    sampling_text = text(inputs, "sampling_parameters")
+    return Generation(
+        prompt_ids=None if ids is None else ids.ravel().tolist(),
+        prompt_text=prompt_text,
+        sampling=sampling.parse(parameters if sampling_text is None else sampling_text, max_n),
+        stream=stream,
+        prepend_input=prompt_text is not None and not stream and not exclude,
+        returns=frozenset(name for name in RETURNS if flag(inputs, f"return_{name}")),
+        cache_salt=text(inputs, "cache_salt") or None,
+        traceparent=text(inputs, "traceparent") or None,
+    )
+
+
+def wants_structured_error(inputs: Tensors) -> bool:
+    """Whether failures go into the `error` output (ours) instead of Triton's own error (NVIDIA's interface)."""
+    try:
+        return flag(inputs, "return_error") or False
+    except InvalidArgument:
+        return False
+
+
+def encode(delta: Delta, generation: Generation) -> dict[str, NDArray[np.generic]]:
+    """The tensors of one response: per-sequence ones (n,), token_ids (sum of num_output_tokens,), counts (1,)."""
+    sequences, returns = delta.sequences, generation.returns
+    prefix = generation.prompt_text or "" if generation.prepend_input else ""
+    tensors: dict[str, NDArray[np.generic]] = {"text_output": strings([prefix + s.text for s in sequences])}
+    if "finish_reason" in returns:
+        tensors["finish_reason"] = strings([str(s.finish_reason) for s in sequences])
+    if "cumulative_logprob" in returns:
+        values = [float("nan") if s.cumulative_logprob is None else s.cumulative_logprob for s in sequences]
+        tensors["cumulative_logprob"] = np.asarray(values, dtype=np.float32)
+    if "logprobs" in returns:
+        tensors["logprobs"] = strings([logprobs_json(s.logprobs) for s in sequences])
+    if "num_input_tokens" in returns:
+        tensors["num_input_tokens"] = np.asarray([delta.num_input_tokens], dtype=np.uint32)
+    if "num_output_tokens" in returns:
+        tensors["num_output_tokens"] = np.asarray([len(s.token_ids) for s in sequences], dtype=np.uint32)
+    if "num_cached_tokens" in returns:
+        tensors["num_cached_tokens"] = np.asarray([delta.num_cached_tokens], dtype=np.uint32)
+    if "token_ids" in returns:
+        tensors["token_ids"] = np.asarray([i for s in sequences for i in s.token_ids], dtype=np.int32)
+    return tensors
+
+
+def encode_error(error: BackendError) -> dict[str, NDArray[np.generic]]:
+    return {"error": strings([error.as_json()])}
+
+
+def encode_probe(answer: str) -> dict[str, NDArray[np.generic]]:
+    return {"probe_output": strings([answer])}
+
+
+def logprobs_json(logprobs: list[list[TokenLogprob]] | None) -> str:
+    """NVIDIA's shape: per position an object from token id to {logprob, rank, decoded_token}."""
+    if logprobs is None:
+        return "null"
+    positions = [
+        {c.token_id: {"logprob": c.logprob, "rank": c.rank, "decoded_token": c.text} for c in candidates}
+        for candidates in logprobs
+    ]
+    return json.dumps(positions)
+
+
+def strings(values: list[str]) -> NDArray[np.generic]:
+    return np.asarray([value.encode() for value in values], dtype=np.object_)
+
+
+def text(inputs: Tensors, name: str) -> str | None:
+    tensor = inputs.get(name)
+    if tensor is None:
+        return None
+    value: object = single(tensor, name)
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as exc:
+            raise InvalidArgument("is not valid UTF-8", name) from exc
+    return str(value)
+
+
+def flag(inputs: Tensors, name: str) -> bool | None:
+    tensor = inputs.get(name)
+    return None if tensor is None else bool(single(tensor, name))
+
+
+def single(tensor: NDArray[np.generic], name: str) -> object:
+    if tensor.size != 1:
+        raise InvalidArgument(f"must hold one element, not {tensor.size}", name)
+    value: object = tensor.reshape(-1)[0]
+    return value

@@ -1,0 +1,67 @@
+"""Fixtures for all tests. The stacks are started once per session, each only if a test asks for it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.launcher import models
+from frontend import settings
+from tests.support import llama
+from tests.support.stack import MODELS, Stack
+
+
+@pytest.fixture(scope="session")
+def engine_environment() -> Path:
+    return settings.load().engine.environment
+
+
+@pytest.fixture(scope="session")
+def smollm2(engine_environment: Path) -> Path:
+    """The prepared default model."""
+    return models.prepare("smollm2-135m", MODELS, engine_environment, print)
+
+
+@pytest.fixture(scope="session")
+def llama_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer random Llama with the tokenizer of a Hermes-2-Pro-Llama-3, as a user's folder."""
+    return llama.write(tmp_path_factory.mktemp("models") / "hermes-2-pro-llama-3-tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(llama_source: Path, tmp_path_factory: pytest.TempPathFactory, engine_environment: Path) -> Path:
+    """The same, prepared."""
+    return models.prepare(str(llama_source), tmp_path_factory.mktemp("prepared"), engine_environment, print)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The real service: Triton, vLLM, Valkey, the default model."""
+    with Stack(tmp_path_factory.mktemp("real")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def scripted_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The same with the scripted engine behind its interface in hermes2; everything else is real."""
+    with Stack(
+        tmp_path_factory.mktemp("scripted"), ENGINE_BACKEND="scripted", ENGINE_SCRIPTED_TOKEN_INTERVAL_MS=5
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def openai_spec() -> dict[str, Any]:
+    """OpenAI's own specification, where HERMES2_CONTRACTS_DIR has it."""
+    folder = os.environ.get("HERMES2_CONTRACTS_DIR")
+    if not folder:
+        pytest.skip("HERMES2_CONTRACTS_DIR is not set: OpenAI's specification is not part of this repository")
+    path = next(Path(folder).glob("openai-openapi-*.json.gz"))
+    spec: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
+    return spec

@@ -1,0 +1,61 @@
+"""The main job on the real stack: a stock OpenAI SDK talks to the trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletionUserMessageParam
+
+from tests.support.stack import API_KEY, Stack
+
+pytestmark = pytest.mark.real
+
+QUESTION: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[openai.OpenAI]:
+    """The SDK, raising on every reply and chunk that is not what OpenAI specifies."""
+    with openai.OpenAI(
+        base_url=f"{stack.url}/v1", api_key=API_KEY, max_retries=0, timeout=120, _strict_response_validation=True
+    ) as sdk:
+        yield sdk
+
+
+def test_the_answer_names_paris(client: openai.OpenAI) -> None:
+    """The trained model, asked at temperature 0, knows the capital of France."""
+    reply = client.chat.completions.create(model="hermes-2", messages=QUESTION, temperature=0)
+    answer = reply.choices[0].message.content
+    assert answer is not None
+    assert "Paris" in answer
+    assert reply.choices[0].finish_reason == "stop"
+    assert reply.model == "smollm2-135m"
+    assert reply.usage is not None
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
+
+
+def test_a_stream_says_the_same(client: openai.OpenAI) -> None:
+    """Streamed text, put together, is the text of the unstreamed reply; so is the usage."""
+    whole = client.chat.completions.create(model="hermes-2", messages=QUESTION, temperature=0, max_tokens=64)
+    chunks = list(
+        client.chat.completions.create(
+            model="hermes-2",
+            messages=QUESTION,
+            temperature=0,
+            max_tokens=64,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert [choice.delta.role for choice in chunks[0].choices] == ["assistant"]
+    assert [c.finish_reason for chunk in chunks for c in chunk.choices if c.finish_reason] == [
+        whole.choices[0].finish_reason
+    ]
+    assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1].usage is not None
+    assert whole.usage is not None
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens

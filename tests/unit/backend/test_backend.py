@@ -1,0 +1,165 @@
+"""hermes2_backend.backend: the life of a request around a scripted engine, every way it can end."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hermes2_backend.backend import Backend
+from hermes2_backend.config import BackendConfig
+from hermes2_backend.errors import BackendError
+from hermes2_backend.sender import Tensors
+from numpy.typing import NDArray
+
+
+class RecordingResponder:
+    """What would go to Triton, and an event for its end."""
+
+    def __init__(self, cancelled: bool = False) -> None:
+        self.tensors: list[Tensors] = []
+        self.errors: list[BackendError] = []
+        self.cancelled = cancelled
+        self.finals = 0
+        self.over = threading.Event()
+
+    def send(self, tensors: Tensors, final: bool) -> None:
+        self.tensors.append(tensors)
+        if final:
+            self._final()
+
+    def fail(self, error: BackendError) -> None:
+        self.errors.append(error)
+        self._final()
+
+    def end(self) -> None:
+        self._final()
+
+    def _final(self) -> None:
+        self.finals += 1
+        self.over.set()
+
+    def is_cancelled(self) -> bool:
+        return self.cancelled
+
+    @property
+    def text(self) -> str:
+        return "".join(t["text_output"][0].decode() for t in self.tensors if "text_output" in t)
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    running = Backend(
+        BackendConfig(engine="scripted", scripted_token_interval_ms=1, poll_interval_ms=2, drain_timeout_s=0.3), print
+    )
+    running.start()
+    yield running
+    running.stop()
+
+
+def inputs(sampling: str = '{"max_tokens": 5}', **more: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:
+    return {
+        "text_input": np.asarray([b"Where?"], np.object_),
+        "stream": np.asarray([True]),
+        "sampling_parameters": np.asarray([sampling.encode()], np.object_),
+        **more,
+    }
+
+
+def ask(backend: Backend, what: str) -> str:
+    responder = RecordingResponder()
+    backend.submit(responder, {"probe": np.asarray([what.encode()], np.object_)}, "")
+    assert responder.over.wait(5)
+    return str(responder.tensors[0]["probe_output"][0].decode())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_a_request_ends_with_one_final_response(backend: Backend) -> None:
+    """Deltas in order, FINAL on the last of them."""
+    responder = RecordingResponder()
+    backend.submit(responder, inputs(), "")
+    assert responder.over.wait(5)
+    assert responder.text == "Paris is the capital of"
+    assert responder.finals == 1
+
+
+def test_a_bad_request_is_answered_with_tritons_error(backend: Backend) -> None:
+    """Without return_error: INVALID_ARG as Triton's own error, naming the parameter."""
+    responder = RecordingResponder()
+    backend.submit(responder, inputs('{"temperature": "warm"}'), "")
+    assert responder.over.wait(5)
+    assert [(error.code, error.param) for error in responder.errors] == [("INVALID_ARG", "temperature")]
+
+
+def test_a_bad_request_is_answered_in_the_payload_if_asked_for(backend: Backend) -> None:
+    """With return_error: the same as JSON in the output `error`."""
+    responder = RecordingResponder()
+    backend.submit(responder, inputs('{"nonsense": 1}', return_error=np.asarray([True])), "")
+    assert responder.over.wait(5)
+    (tensors,) = responder.tensors
+    assert json.loads(tensors["error"][0])["param"] == "nonsense"
+
+
+def test_a_client_that_leaves_ends_its_generation(backend: Backend) -> None:
+    """Seen by polling; the engine's work stops, and Triton gets its final flag."""
+    responder = RecordingResponder()
+    backend.submit(responder, inputs('{"max_tokens": 100000}'), "")
+    until(lambda: bool(responder.tensors))
+    responder.cancelled = True
+    assert responder.over.wait(5)
+    until(lambda: json.loads(ask(backend, "health"))["requests"] == 0)
+    assert responder.finals == 1
+
+
+def test_clients_that_leave_at_once_are_ended_too(backend: Backend) -> None:
+    """Cancelled before the request's task has taken its first step: Triton still gets its final flag, once.
+
+    A task that is cancelled so early runs no line of its own; its request once stayed open for ever, and kept Triton
+    from unloading the model.
+    """
+    responders = [RecordingResponder(cancelled=True) for _ in range(300)]
+    for responder in responders:
+        backend.submit(responder, inputs('{"max_tokens": 100000}'), "")
+    for responder in responders:
+        assert responder.over.wait(5)
+    assert {responder.finals for responder in responders} == {1}
+    until(lambda: json.loads(ask(backend, "health"))["requests"] == 0)
+
+
+def test_stopping_ends_what_still_runs_with_an_error() -> None:
+    """After drain_timeout_s, running requests end with UNAVAILABLE, which clients may retry."""
+    backend = Backend(BackendConfig(engine="scripted", scripted_token_interval_ms=1, drain_timeout_s=0.05), print)
+    backend.start()
+    responder = RecordingResponder()
+    backend.submit(responder, inputs('{"max_tokens": 100000}'), "")
+    until(lambda: bool(responder.tensors))
+    backend.stop()
+    assert [error.code for error in responder.errors] == ["UNAVAILABLE"]
+    assert responder.finals == 1
+
+
+def test_stopping_lets_short_requests_finish() -> None:
+    """What ends within the drain time ends whole."""
+    backend = Backend(BackendConfig(engine="scripted", scripted_token_interval_ms=1, drain_timeout_s=5), print)
+    backend.start()
+    responder = RecordingResponder()
+    backend.submit(responder, inputs('{"max_tokens": 50}'), "")
+    until(lambda: bool(responder.tensors))
+    backend.stop()
+    assert responder.errors == []
+    assert responder.finals == 1
+
+
+def test_metrics_and_health_are_asked_for_like_anything_else(backend: Backend) -> None:
+    """Probes go the way of requests, so they prove that way."""
+    assert json.loads(ask(backend, "health")) == {"status": "ok", "requests": 0}
+    assert "hermes2_engine_requests 0" in ask(backend, "metrics")

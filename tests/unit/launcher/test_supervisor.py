@@ -1,0 +1,160 @@
+"""deploy/launcher/supervisor and family: starting, watching and ending, with small programs as services."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.launcher import supervisor as module
+from deploy.launcher.family import Command, Family
+from deploy.launcher.problem import Problem
+from deploy.launcher.supervisor import ServiceFailed, Supervisor
+
+
+class Program:
+    """A service made of one line of Python; ready when it has said so."""
+
+    name = "program"
+    start_timeout_s = 5.0
+    stop_timeout_s = 0.5
+    hang_timeout_s = 0.2
+
+    def __init__(self, code: str) -> None:
+        self._code = code
+        self.healthy = True
+        self.lost = False
+        self.starts = 0
+
+    def command(self) -> Command:
+        self.starts += 1
+        self.healthy = self.starts > 1 or self.healthy
+        return Command(self.name, [sys.executable, "-u", "-c", self._code], dict(os.environ))
+
+    async def probe(self) -> None:
+        if self.lost:
+            self.lost = False
+            raise ServiceFailed("it said so itself")
+        if not self.healthy:
+            await asyncio.sleep(60)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READY_POLL_S", 0.01)
+    monkeypatch.setattr(module, "WATCH_POLL_S", 0.01)
+    monkeypatch.setattr(module, "BACKOFF_S", (0.01, 0.02))
+
+
+async def kept(program: Program, lines: list[str]) -> tuple[Supervisor, asyncio.Task[None]]:
+    supervisor = Supervisor(program, lambda _, line: lines.append(line))
+    await supervisor.start()
+    return supervisor, asyncio.create_task(supervisor.keep())
+
+
+async def until(condition: object) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def finish(supervisor: Supervisor, keeper: asyncio.Task[None]) -> None:
+    await supervisor.stop()
+    keeper.cancel()
+    await asyncio.wait([keeper])
+    assert supervisor.pid is None
+
+
+async def test_output_comes_line_by_line() -> None:
+    """Also a line longer than the reader's buffer, and one without an end."""
+    lines: list[str] = []
+    supervisor = Supervisor(
+        Program("import sys; print('a'); print('x' * 3_000_000); sys.stdout.write('end')"),
+        lambda _, line: lines.append(line),
+    )
+    await supervisor.start()
+    await until(lambda: "end" in lines)
+    assert lines[0] == "a" or lines[1] == "a"
+    assert sum(line.count("x") for line in lines) == 3_000_000
+    await supervisor.kill()
+
+
+async def test_a_program_that_ends_at_once_is_a_problem_of_the_start() -> None:
+    """The first start does not try for ever."""
+    program = Program("raise SystemExit(3)")
+    program.healthy = False
+    with pytest.raises(Problem, match="program did not start: ended with status 3"):
+        await Supervisor(program, lambda *_: None).start()
+
+
+@pytest.mark.parametrize("failure", ["killed", "hung", "lost"])
+async def test_a_failure_is_followed_by_a_new_start(failure: str) -> None:
+    """Ended, silent, or lost by its own word: the reason is told, and it is started anew."""
+    program, lines = Program("import time; time.sleep(60)"), list[str]()
+    supervisor, keeper = await kept(program, lines)
+    first = supervisor.pid
+    assert first is not None
+    if failure == "killed":
+        os.kill(first, 9)
+    else:
+        setattr(program, "healthy" if failure == "hung" else "lost", failure == "lost")
+    await until(lambda: program.starts == 2 and supervisor.ready.is_set())
+    assert supervisor.pid != first
+    reasons = {"killed": "ended with status -9", "hung": "does not answer", "lost": "it said so itself"}
+    assert any(reasons[failure] in line and "starting it anew" in line for line in lines)
+    await finish(supervisor, keeper)
+
+
+async def test_the_pause_grows_with_each_failure() -> None:
+    """A program that cannot live does not take the machine with it."""
+    program, lines = Program("import time; time.sleep(0.05); raise SystemExit(1)"), list[str]()
+    supervisor, keeper = await kept(program, lines)
+    await until(lambda: program.starts >= 4)
+    pauses = [line.split(" in ")[1] for line in lines if "starting it anew" in line]
+    assert pauses[:3] == ["0.01 s", "0.02 s", "0.02 s"]
+    await finish(supervisor, keeper)
+
+
+async def test_ending_takes_the_whole_session(tmp_path: Path) -> None:
+    """A grandchild that ignores SIGTERM is killed with the rest."""
+    note = tmp_path / "pid"
+    grandchild = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    code = f"""
+import pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {grandchild!r}])
+pathlib.Path({str(note)!r}).write_text(str(child.pid))
+time.sleep(60)
+"""
+    family = await Family.start(Command("program", [sys.executable, "-c", code], dict(os.environ)))
+    await until(lambda: note.exists() and note.read_text())
+    pid = int(note.read_text())
+    await family.end(timeout_s=0.5)
+    await until(
+        lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    )
+
+
+async def test_orphans_are_killed_and_children_are_not(tmp_path: Path) -> None:
+    """A process whose parent, of a session of its own, has died comes to the launcher and is killed; a family that was
+    started this moment is not mistaken for one.
+    """
+    code = f"""
+import asyncio, os, pathlib, subprocess, sys
+sys.path.insert(0, {str(Path.cwd())!r})
+from deploy.launcher.family import become_subreaper, kill_orphans
+become_subreaper()
+parent = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; exec sleep 60"], stdout=subprocess.PIPE, start_new_session=True)
+orphan = int(parent.stdout.readline())
+assert kill_orphans() == []
+parent.kill(); parent.wait()
+assert kill_orphans() == [orphan]
+child = subprocess.Popen(["sleep", "60"])
+assert kill_orphans() == []
+child.kill()
+"""
+    done = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    assert await asyncio.wait_for(done.wait(), 20) == 0
