@@ -68,10 +68,10 @@ def check_machine() -> None:
 
 def build(env: Path, name: str, locks: list[Path], finish: Callable[[Path], None]) -> None:
     """Brings `env` to what `locks` say, by building it anew: it is never changed while something runs from it."""
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*locks, Path(__file__)]]
+    digests = {hashlib.sha256(path.read_bytes()).hexdigest() for path in [*locks, Path(__file__)]}
     stamp = env / "hermes2-environment"
     with exclusive(env):
-        if stamp.exists() and stamp.read_text().split() == digests:
+        if stamp.exists() and digests <= set(stamp.read_text().split()):
             return
         need, free = NEEDED_BYTES[env], shutil.disk_usage(env.parent).free
         if free < need:
@@ -89,7 +89,7 @@ def build(env: Path, name: str, locks: list[Path], finish: Callable[[Path], None
             check=False,
             stdout=subprocess.DEVNULL,
         )
-        stamp.write_text("\n".join(digests) + "\n")
+        stamp.write_text("\n".join(sorted(digests)) + "\n")
         say(f"{name}: ready after {time.monotonic() - started:.0f} s")
 
 
