@@ -3,10 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 HERMES2_SERVICE_ENVIRONMENT ?= .venv
 HERMES2_DEV_ENVIRONMENT ?= .venv-dev
 HERMES2_ENGINE_ENVIRONMENT ?= .venv-engine
-export HERMES2_SERVICE_ENVIRONMENT HERMES2_DEV_ENVIRONMENT HERMES2_ENGINE_ENVIRONMENT
+HERMES2_CLIENTS_ENVIRONMENT ?= .venv-clients
+export HERMES2_SERVICE_ENVIRONMENT HERMES2_DEV_ENVIRONMENT HERMES2_ENGINE_ENVIRONMENT HERMES2_CLIENTS_ENVIRONMENT
 BIN := $(HERMES2_DEV_ENVIRONMENT)/bin
+COVERAGE := --cov=frontend.domain --cov=frontend.api --cov-branch --cov-fail-under=95
+CASES ?= 50000
 
-.PHONY: help serve test test-fast check format docs lock clean
+.PHONY: help serve test test-fast fuzz check format docs lock clean
 
 help:            ## what can be done
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
@@ -16,19 +19,25 @@ serve:           ## install what is missing, prepare the model, start the servic
 	@$(HERMES2_SERVICE_ENVIRONMENT)/bin/hermes2 serve --with-parent
 
 test:            ## every test, against the real Triton, vLLM, Valkey and model
-	@$(PYTHON) deploy/bootstrap.py dev engine
+	@$(PYTHON) deploy/bootstrap.py dev engine clients
 	@$(BIN)/hermes2 model prepare
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(COVERAGE)
 
 test-fast:       ## the tests that start no engine
 	@$(PYTHON) deploy/bootstrap.py dev engine
-	@$(BIN)/pytest -m "not real"
+	@$(BIN)/pytest -m "not real and not clients"
+
+fuzz:            ## 50,000 generated requests to the API (CASES=n: so many), against the scripted engine
+	@$(PYTHON) deploy/bootstrap.py dev engine clients
+	@$(BIN)/hermes2 model prepare
+	@$(BIN)/python -m tests.fuzz --cases $(CASES)
 
 check:           ## style, types, architecture, deployment files
 	@$(PYTHON) deploy/bootstrap.py dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy model_repository/embedder/1
 	@$(BIN)/lint-imports
 
 format:          ## rewrite the code in its style
@@ -39,9 +48,11 @@ format:          ## rewrite the code in its style
 docs:            ## rewrite the pages that are generated
 	@$(PYTHON) deploy/bootstrap.py dev
 	@$(BIN)/hermes2 settings > docs/configuration.md
+	@$(BIN)/python -m tests.support.compatibility
 
 lock:            ## pin newer versions (needs uv)
 	@deploy/environments/lock.sh
 
 clean:           ## remove the environments and all state
-	rm -rf $(HERMES2_SERVICE_ENVIRONMENT) $(HERMES2_DEV_ENVIRONMENT) $(HERMES2_ENGINE_ENVIRONMENT) .hermes2
+	rm -rf $(HERMES2_SERVICE_ENVIRONMENT) $(HERMES2_DEV_ENVIRONMENT) $(HERMES2_ENGINE_ENVIRONMENT) \
+	  $(HERMES2_CLIENTS_ENVIRONMENT) .hermes2

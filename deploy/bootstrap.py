@@ -3,6 +3,7 @@
     python3.11 deploy/bootstrap.py service    .venv: the frontend and the launcher
     python3.11 deploy/bootstrap.py dev        .venv-dev: the same with the tools of `make check` and `make test`
     python3.11 deploy/bootstrap.py engine     .venv-engine: Triton, vLLM, torch, the embedded model
+    python3.11 deploy/bootstrap.py clients    .venv-clients: other people's clients of the API, and the fuzzer
 
 Idempotent: an environment carries the digest of what built it and is left alone while that is unchanged.
 An interrupted build is thrown away and built anew, so this may be killed at any moment.
@@ -35,7 +36,13 @@ VLLM_VERSION = "0.32.0"
 SERVICE_ENV = Path(os.environ.get("HERMES2_SERVICE_ENVIRONMENT", ROOT / ".venv"))
 ENGINE_ENV = Path(os.environ.get("HERMES2_ENGINE_ENVIRONMENT", ROOT / ".venv-engine"))
 DEV_ENV = Path(os.environ.get("HERMES2_DEV_ENVIRONMENT", ROOT / ".venv-dev"))
-NEEDED_BYTES = {SERVICE_ENV: 500_000_000, DEV_ENV: 800_000_000, ENGINE_ENV: 5_000_000_000}
+CLIENTS_ENV = Path(os.environ.get("HERMES2_CLIENTS_ENVIRONMENT", ROOT / ".venv-clients"))
+NEEDED_BYTES = {
+    SERVICE_ENV: 500_000_000,
+    DEV_ENV: 800_000_000,
+    ENGINE_ENV: 5_000_000_000,
+    CLIENTS_ENV: 600_000_000,
+}
 
 
 def main(wanted: list[str]) -> None:
@@ -50,6 +57,8 @@ def main(wanted: list[str]) -> None:
     if "engine" in wanted:
         locks = [LOCKS / "torch.lock", LOCKS / "engine.lock"]
         build(ENGINE_ENV, "engine environment", locks, finish=register_vllm)
+    if "clients" in wanted:
+        build(CLIENTS_ENV, "clients' environment", [LOCKS / "clients.lock"], finish=nothing_more)
 
 
 def check_machine() -> None:
@@ -131,6 +140,10 @@ def install_project(env: Path) -> None:
     lock = LOCKS / "service.lock"
     command = [str(env / "bin/python"), "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
     run([*command, "-e", str(ROOT)], f"the project could not be installed into {env} (see {lock.name})")
+
+
+def nothing_more(env: Path) -> None:
+    """The clients know the service by its address only: nothing of the project is installed beside them."""
 
 
 def register_vllm(env: Path) -> None:

@@ -7,16 +7,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from litestar import Litestar
 from litestar.config.app import AppConfig
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from frontend import settings as settings_module
 from frontend.api.chat.controller import ChatController
 from frontend.api.completions.controller import CompletionController
+from frontend.api.embeddings.controller import EmbeddingController
 from frontend.api.health.controller import HealthController
 from frontend.api.metrics.controller import MetricsController
 from frontend.api.models.controller import ModelController
+from frontend.api.profiles.controller import ProfileController
+from frontend.http import openapi
 from frontend.http.access_log import AccessLog
 from frontend.http.auth import require_key
 from frontend.http.body import StrictRequest
@@ -26,7 +27,14 @@ from frontend.providers import providers
 from frontend.runtime import Runtime, open_runtime
 from frontend.settings import Settings
 
-CONTROLLERS = [ChatController, CompletionController, ModelController, HealthController, MetricsController]
+CONTROLLERS = [
+    ChatController,
+    CompletionController,
+    ModelController,
+    ProfileController,
+    HealthController,
+    MetricsController,
+]
 
 
 def create_app(
@@ -40,30 +48,23 @@ def create_app(
             app.state.runtime = runtime
             yield
 
-    return Litestar.from_config(
+    schemas = openapi.StructSchemas()
+    app = Litestar.from_config(
         AppConfig(
-            route_handlers=[*CONTROLLERS],
+            route_handlers=[*CONTROLLERS, *([EmbeddingController] if settings.embedder.enabled else [])],
             lifespan=[lifespan],
             dependencies=providers(),
             guards=[require_key],
             request_class=StrictRequest,
             exception_handlers={Exception: handle},
             request_max_body_size=settings.http.max_body,
-            openapi_config=openapi(),
+            openapi_config=openapi.config(),
+            plugins=[schemas],
             logging_config=None,
         )
     )
-
-
-def openapi() -> OpenAPIConfig:
-    bearer = SecurityScheme(type="http", scheme="bearer", description="Authorization: Bearer KEY")
-    return OpenAPIConfig(
-        title="Hermes-2 service",
-        version="0.1.0",
-        description="The OpenAI API of a self-hosted Hermes-2.",
-        components=Components(security_schemes={"bearer": bearer}),
-        security=[{"bearer": []}],
-    )
+    openapi.complete(app, schemas)
+    return app
 
 
 def asgi() -> ASGIApp:

@@ -9,22 +9,28 @@ from pathlib import Path
 
 import msgspec
 
-from frontend.domain import model_card
+from frontend.domain import model_card, profiles
+from frontend.domain.embedding import card as embedding_card
+from frontend.domain.embedding.encoder import EmbeddingEncoder
 from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.hermes.prompt import PromptRenderer
-from frontend.domain.ports import Engine, HotState
+from frontend.domain.ports import Embedder, Engine, HotState
+from frontend.domain.profiles import Profiles
 from frontend.services.api_keys import ApiKeyService
 from frontend.services.chat import ChatService
 from frontend.services.completions import CompletionService
+from frontend.services.embeddings import EmbeddingService
 from frontend.services.generate import Generator
 from frontend.services.health import HealthService
 from frontend.services.models import ModelService
 from frontend.services.tokenize import Tokenizer
 from frontend.settings import Settings, SettingsError
+from frontend.triton.embedder import open_embedder
 from frontend.triton.engine import open_engine
 from frontend.valkey.hot_state import open_state
 
 TOKENIZER_THREADS = 2
+BUILT_IN_PROFILES = Path(__file__).parent / "profiles"
 
 
 class Runtime(msgspec.Struct, frozen=True):
@@ -35,8 +41,11 @@ class Runtime(msgspec.Struct, frozen=True):
     encoder: Encoder
     api_keys: ApiKeyService
     models: ModelService
+    profiles: Profiles
     chat: ChatService
     completions: CompletionService
+    embeddings: EmbeddingService | None
+    """None without an embedding model."""
     health: HealthService
 
 
@@ -46,12 +55,17 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     async with AsyncExitStack() as stack:
         address = f"{settings.triton.grpc_host}:{settings.triton.grpc_port}"
         engine = await stack.enter_async_context(open_engine(address, settings.http.request_timeout_s))
+        embedder = None
+        if settings.embedder.enabled:
+            embedder = await stack.enter_async_context(open_embedder(address, settings.embedder.timeout_s))
         state = await stack.enter_async_context(open_state(valkey_url(settings), settings.valkey.timeout_s))
         threads = stack.enter_context(ThreadPoolExecutor(TOKENIZER_THREADS, "tokenizer"))
-        yield assemble(settings, engine, state, threads)
+        yield assemble(settings, engine, state, threads, embedder)
 
 
-def assemble(settings: Settings, engine: Engine, state: HotState, threads: Executor) -> Runtime:
+def assemble(
+    settings: Settings, engine: Engine, state: HotState, threads: Executor, embedder: Embedder | None
+) -> Runtime:
     """The services on top of the adapters. Raises SettingsError."""
     folder = model_folder(settings)
     card = model_card.read(folder)
@@ -59,23 +73,51 @@ def assemble(settings: Settings, engine: Engine, state: HotState, threads: Execu
     renderer = PromptRenderer(encoder, card.chat, card.raw_bos)
     tokenizer = Tokenizer(renderer, threads, settings.limits.tokenize_inline_chars)
     generator = Generator(engine, encoder.vocab_size, renderer.end_of_turn)
-    models = ModelService(card, min(settings.engine.max_model_len, card.context_tokens))
+    embedding = None if embedder is None else embedding_card.read(embedder_folder(settings), settings.embedder.model)
+    models = ModelService(card, min(settings.engine.max_model_len, card.context_tokens), embedding)
+    embeddings = None
+    if embedder is not None and embedding is not None:
+        vocabulary = EmbeddingEncoder.from_folder(embedder_folder(settings))
+        inline_chars = settings.limits.tokenize_inline_chars
+        embeddings = EmbeddingService(models, embedding, vocabulary, embedder, threads, inline_chars)
+    named = load_profiles(settings)
     return Runtime(
         settings=settings,
         engine=engine,
         encoder=encoder,
         api_keys=ApiKeyService(api_key(settings)),
         models=models,
-        chat=ChatService(models, tokenizer, generator, settings.limits.messages),
+        profiles=named,
+        chat=ChatService(models, named, tokenizer, generator, settings.limits.messages),
         completions=CompletionService(models, tokenizer, generator),
+        embeddings=embeddings,
         health=HealthService(engine, state),
     )
+
+
+def load_profiles(settings: Settings) -> Profiles:
+    """The built-in conversation profiles and the user's own. Raises SettingsError."""
+    if settings.profiles is not None and not settings.profiles.is_dir():
+        raise SettingsError(f"profiles (HERMES2_PROFILES): {settings.profiles} is not a folder")
+    try:
+        return profiles.load([BUILT_IN_PROFILES, *([settings.profiles] if settings.profiles else [])])
+    except ValueError as exc:
+        raise SettingsError(f"profiles (HERMES2_PROFILES): {exc}") from exc
 
 
 def model_folder(settings: Settings) -> Path:
     if settings.model_dir is None:
         raise SettingsError("model_dir (HERMES2_MODEL_DIR): set it to a prepared model, or start with `hermes2 serve`")
     return settings.model_dir
+
+
+def embedder_folder(settings: Settings) -> Path:
+    if settings.embedder.model_dir is None:
+        raise SettingsError(
+            "embedder.model_dir (HERMES2_EMBEDDER_MODEL_DIR): set it to the folder of the embedding model,"
+            " start with `hermes2 serve`, or set HERMES2_EMBEDDER_ENABLED=false"
+        )
+    return settings.embedder.model_dir
 
 
 def valkey_url(settings: Settings) -> str:

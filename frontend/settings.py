@@ -66,6 +66,9 @@ class EngineSettings(Group, frozen=True):
     scripted_token_interval_ms: Annotated[
         float, Meta(gt=0, description="Pace of the scripted engine, ms per token")
     ] = 5.0
+    scripted_replies: Annotated[
+        Path | None, Meta(description="Rules of the scripted engine (JSON); unset: it repeats a fixed text")
+    ] = None
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"], Meta(description="Type of weights and activations")
     ] = "bfloat16"
@@ -93,6 +96,22 @@ class EngineSettings(Group, frozen=True):
     ] = msgspec.field(default_factory=dict)
 
 
+class EmbedderSettings(Group, frozen=True):
+    """The embedding model, inside Triton."""
+
+    enabled: Annotated[bool, Meta(description="false: no embedding model, and no /v1/embeddings")] = True
+    model: Annotated[str, Meta(min_length=1, description="The name it is asked for by, beside hermes-2-embedder")] = (
+        "all-MiniLM-L6-v2"
+    )
+    model_dir: Annotated[
+        Path | None,
+        Meta(description="Its sentence-transformers folder; unset: all-MiniLM-L6-v2 from engine.environment"),
+    ] = None
+    threads: Annotated[int, Meta(ge=1, description="Cores that one batch may use; vLLM works on the same ones")] = 1
+    max_queued: Annotated[int, Meta(ge=1, description="Batches that wait before it answers 503")] = 256
+    timeout_s: Annotated[float, Meta(gt=0, description="How long one batch may wait and run, seconds")] = 30.0
+
+
 class TritonSettings(Group, frozen=True):
     """Triton Inference Server. It listens on loopback only when the launcher starts it."""
 
@@ -118,6 +137,7 @@ class MemorySettings(Group, frozen=True):
         ByteSize, Meta(description="Stub, engine and worker processes without weights and KV cache")
     ] = ByteSize(3 * 10**9)
     triton: Annotated[ByteSize, Meta(description="tritonserver itself")] = ByteSize(300 * 10**6)
+    embedder: Annotated[ByteSize, Meta(description="The embedding model's process")] = ByteSize(600 * 10**6)
     frontend_worker: Annotated[ByteSize, Meta(description="One frontend process")] = ByteSize(400 * 10**6)
     valkey: Annotated[ByteSize, Meta(description="Valkey's maxmemory")] = ByteSize(256 * 10**6)
     sql: Annotated[ByteSize, Meta(description="SQL page caches")] = ByteSize(256 * 10**6)
@@ -147,6 +167,7 @@ class LimitSettings(Group, frozen=True):
 
     n: Annotated[int, Meta(ge=1, le=128, description="Most choices per request")] = 8
     messages: Annotated[int, Meta(ge=1, description="Most messages per request")] = 2048
+    prompts: Annotated[int, Meta(ge=1, description="Most prompts per plain completion")] = 64
     tokenize_inline_chars: Annotated[
         int, Meta(ge=0, description="Longer prompts are tokenised in a thread, away from the event loop, characters")
     ] = 8192
@@ -178,9 +199,13 @@ class Settings(Group, frozen=True):
         Path | None,
         Meta(description="A prepared model (with hermes2.json); set by the launcher, or by a deployment without it"),
     ] = None
+    profiles: Annotated[
+        Path | None, Meta(description="A folder of conversation profiles (TOML), beside the built-in ones")
+    ] = None
     memory_limit: Annotated[ByteSize, Meta(description="Memory of the whole service")] = ByteSize(30 * 10**9)
     cpus: Annotated[int, Meta(ge=1, description="CPU cores of the whole service")] = 4
     engine: EngineSettings = EngineSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
     triton: TritonSettings = TritonSettings()
     valkey: ValkeySettings = ValkeySettings()
     memory: MemorySettings = MemorySettings()
@@ -238,7 +263,15 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
 
 
-OTHER_VARIABLES = ("CONFIG", "CONTRACTS_DIR", "DEV_ENVIRONMENT", "EVAL_DATA", "SERVICE_ENVIRONMENT", "TORCH_INDEX")
+OTHER_VARIABLES = (
+    "CLIENTS_ENVIRONMENT",
+    "CONFIG",
+    "CONTRACTS_DIR",
+    "DEV_ENVIRONMENT",
+    "EVAL_DATA",
+    "SERVICE_ENVIRONMENT",
+    "TORCH_INDEX",
+)
 
 
 def read_file(name: str | None) -> dict[str, Any]:

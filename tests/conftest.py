@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deploy.launcher import models
+from deploy.launcher import embedder, models
 from frontend import settings
 from tests.support import llama
 from tests.support.stack import MODELS, Stack
@@ -26,6 +26,14 @@ def engine_environment() -> Path:
 def smollm2(engine_environment: Path) -> Path:
     """The prepared default model."""
     return models.prepare("smollm2-135m", MODELS, engine_environment, print)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The embedding model's folder."""
+    folder = embedder.folder(settings.load())
+    assert folder is not None
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +60,18 @@ def scripted_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The same with the scripted engine behind its interface in hermes2; everything else is real."""
     with Stack(
         tmp_path_factory.mktemp("scripted"), ENGINE_BACKEND="scripted", ENGINE_SCRIPTED_TOKEN_INTERVAL_MS=5
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def replying_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The scripted engine with the replies that the programs of tests/clients ask for."""
+    with Stack(
+        tmp_path_factory.mktemp("replying"),
+        ENGINE_BACKEND="scripted",
+        ENGINE_SCRIPTED_REPLIES=settings.ROOT / "tests/clients/replies.json",
+        ENGINE_SCRIPTED_TOKEN_INTERVAL_MS=2,
     ) as running:
         yield running
 

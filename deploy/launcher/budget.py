@@ -51,6 +51,7 @@ def plan(settings: Settings, card: ModelCard) -> Budget:
         ("weights", weights),
         ("engine processes (memory.engine_runtime)", memory.engine_runtime),
         ("Triton (memory.triton)", memory.triton),
+        ("embedding model (memory.embedder)", memory.embedder if settings.embedder.enabled else 0),
         (f"frontend, {settings.workers} worker(s)", memory.frontend_worker * settings.workers),
         ("Valkey (memory.valkey)", memory.valkey),
         ("SQL caches (memory.sql)", memory.sql),

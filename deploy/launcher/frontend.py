@@ -19,10 +19,11 @@ class FrontendService:
     start_timeout_s = 60.0
     hang_timeout_s = 15.0
 
-    def __init__(self, settings: Settings, model_dir: Path, valkey_url: str) -> None:
+    def __init__(self, settings: Settings, model_dir: Path, valkey_url: str, embedder_dir: Path | None = None) -> None:
         self._settings = settings
         self._model_dir = model_dir
         self._valkey_url = valkey_url
+        self._embedder_dir = embedder_dir
         self.stop_timeout_s = settings.http.drain_timeout_s + 5
 
     def command(self) -> Command:
@@ -42,6 +43,8 @@ class FrontendService:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
         }
+        if self._embedder_dir is not None:
+            environment["HERMES2_EMBEDDER_MODEL_DIR"] = str(self._embedder_dir)
         if settings.workers > 1:
             environment["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
         return Command(self.name, argv, environment)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.launcher import budget, models, preflight
+from deploy.launcher import budget, embedder, models, preflight
 from deploy.launcher.family import become_subreaper, kill_orphans
 from deploy.launcher.frontend import FrontendService
 from deploy.launcher.supervisor import Supervisor
@@ -18,6 +18,7 @@ from deploy.launcher.triton import TritonService
 from deploy.launcher.valkey import ValkeyService
 from frontend import settings as settings_module
 from frontend.domain import model_card
+from frontend.runtime import load_profiles
 from frontend.settings import Settings
 
 ORPHAN_POLL_S = 0.5
@@ -31,9 +32,11 @@ def serve(settings: Settings) -> None:
     with preflight.only_launcher(settings.home, say):
         preflight.check_disk(settings.home)
         preflight.check_ports(settings)
+        load_profiles(settings)
         key = preflight.ensure_api_key(settings)
         folder = models.prepare(settings.model, settings.models_dir, settings.engine.environment, say)
         card = model_card.read(folder)
+        embedder_folder = embedder.folder(settings)
         plan = budget.plan(settings, card)
         say("memory budget:")
         for row in plan.table():
@@ -44,8 +47,8 @@ def serve(settings: Settings) -> None:
         socket = preflight.valkey_socket(settings.home)
         family = [
             Supervisor(ValkeyService(settings, socket), print_line),
-            Supervisor(TritonService(settings, card, folder, plan), print_line),
-            Supervisor(FrontendService(settings, folder, f"unix://{socket}"), print_line),
+            Supervisor(TritonService(settings, card, folder, plan, embedder_folder), print_line),
+            Supervisor(FrontendService(settings, folder, f"unix://{socket}", embedder_folder), print_line),
         ]
         asyncio.run(run(family, announcement(settings, card.id, key)))
 

@@ -8,13 +8,15 @@ import os
 import secrets
 import shutil
 import sysconfig
+import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import grpc
 from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2, service_pb2_grpc
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
+from deploy.launcher import embedder
 from deploy.launcher.budget import Budget
 from deploy.launcher.family import Command
 from deploy.launcher.problem import Problem
@@ -22,12 +24,21 @@ from deploy.launcher.supervisor import ServiceFailed
 from frontend.domain import model_card
 from frontend.domain.model_card import ModelCard
 from frontend.settings import ROOT, Settings
-from frontend.triton import wire
+from frontend.triton import embedder_wire, wire
 
 REPOSITORY = ROOT / "model_repository"
 PROBE_OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 """A fresh connection for every probe: gRPC's shared pool would remember the failures while Triton loads, and look again
 only after a backoff that grows to two minutes (25 s lost on a start of 40)."""
+EMBEDDER_PROBE_S = 1.0
+"""How long one probe waits for the embedder before it goes back to watching the engine."""
+EMBEDDER_PATIENCE_S = 30.0
+"""How long the embedder may finish nothing: its longest batch takes 2 s on a core of its own, several times that on one that
+it shares with a busy engine."""
+DEAD_STUB = "Stub process"
+"""In Triton's answer for a model whose Python process is dead. It does not start one anew (since 24.06), see docs/decisions."""
+REQUIRED_NUMPY = "1.26.4"
+"""What Triton 24.10's Python stub reads, see docs/decisions/0003."""
 RESTRICTED = "shared-memory,model-repository,trace,logging"
 """gRPC services that can change the server: closed by a secret that lives as long as the process."""
 
@@ -35,11 +46,16 @@ RESTRICTED = "shared-memory,model-repository,trace,logging"
 class TritonService:
     name = "triton"
 
-    def __init__(self, settings: Settings, card: ModelCard, folder: Path, budget: Budget) -> None:
+    def __init__(
+        self, settings: Settings, card: ModelCard, folder: Path, budget: Budget, embedder_folder: Path | None
+    ) -> None:
         self._settings = settings
         self._card = card
         self._files = model_card.files_of(folder, card)
         self._budget = budget
+        self._embedder_folder = embedder_folder
+        self._embedder_seen = float("-inf")
+        self._embedder_batches = 0
         self._packages = packages(settings.engine.environment)
         self._shm_prefix = f"hermes2-{hashlib.sha256(str(settings.home).encode()).hexdigest()[:8]}-"
         self.start_timeout_s = settings.engine.start_timeout_s
@@ -48,6 +64,7 @@ class TritonService:
 
     def command(self) -> Command:
         self._remove_shared_memory()
+        self._embedder_seen = float("-inf")
         triton = self._settings.triton
         argv = [
             str(self._packages / "pytriton/tritonserver/bin/tritonserver"),
@@ -78,6 +95,24 @@ class TritonService:
                     raise ServiceFailed(f"Triton answers: {response.error_message}")
                 if error := wire.parse_error(wire.raw_outputs(response.infer_response)):
                     raise ServiceFailed(f"the engine answers: {error.message}")
+            if self._embedder_folder is not None:
+                await self._probe_embedder(stub)
+
+    async def _probe_embedder(self, stub: service_pb2_grpc.GRPCInferenceServiceStub) -> None:
+        """Embeds one token; where that has to wait, batches that were finished meanwhile count. Raises ServiceFailed."""
+        try:
+            await stub.ModelInfer(embedder_wire.probe_request(), timeout=EMBEDDER_PROBE_S)
+        except grpc.aio.AioRpcError as exc:
+            if DEAD_STUB in str(exc.details()):
+                raise ServiceFailed(f"the embedder answers: {exc.details()}") from exc
+            done = await stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=embedder_wire.MODEL))
+            batches = done.model_stats[0].execution_count
+            if batches == self._embedder_batches and time.monotonic() - self._embedder_seen > EMBEDDER_PATIENCE_S:
+                raise ServiceFailed(f"the embedder has finished nothing for {EMBEDDER_PATIENCE_S:g} s") from exc
+            if batches == self._embedder_batches:
+                return
+            self._embedder_batches = batches
+        self._embedder_seen = time.monotonic()
 
     def _write_repository(self) -> Path:
         """The repository that Triton reads: our model's files, and config.pbtxt with this machine's parameters."""
@@ -91,6 +126,8 @@ class TritonService:
         for name, value in self.parameters().items():
             config.parameters[name].string_value = value
         (model / "config.pbtxt").write_text(text_format.MessageToString(config))
+        if self._embedder_folder is not None:
+            embedder.write(self._settings, self._embedder_folder, target / "embedder", REQUIRED_NUMPY)
         return target
 
     def parameters(self) -> dict[str, str]:
@@ -105,14 +142,16 @@ class TritonService:
             "max_num_queued_reqs": engine.max_queued,
             "kv_cache_memory_bytes": self._budget.kv_cache_bytes,
             "enforce_eager": engine.enforce_eager,
+            "structured_outputs_config": {"backend": "xgrammar"},
             **engine.extra,
         }
         own = {
             "engine": engine.backend,
             "scripted_token_interval_ms": engine.scripted_token_interval_ms,
+            "scripted_replies": str(engine.scripted_replies or ""),
             "health_timeout_s": engine.hang_timeout_s / 2,
             "drain_timeout_s": engine.drain_timeout_s,
-            "required_numpy": "1.26.4",  # Triton 24.10's Python stub, see docs/decisions/0003
+            "required_numpy": REQUIRED_NUMPY,
         }
         parameters = own | {f"vllm.{name}": value for name, value in vllm.items()}
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in parameters.items()}

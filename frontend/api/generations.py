@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import aclosing
 
 import msgspec
@@ -11,6 +12,7 @@ from frontend.api.parameters import PromptTokensDetails, UsageBody
 from frontend.domain import ids
 from frontend.domain.errors import Internal
 from frontend.domain.generation import ChoiceDelta, FinishReason, TokenLogprobs, Usage
+from frontend.domain.tools import ToolCall
 from frontend.services.generate import Reply
 
 
@@ -49,6 +51,7 @@ class Collected(msgspec.Struct, frozen=True):
     text: str
     logprobs: list[TokenLogprobs] | None
     finish_reason: FinishReason
+    calls: list[ToolCall]
 
 
 async def collect(reply: Reply) -> tuple[list[Collected], Usage]:
@@ -68,7 +71,19 @@ def whole(index: int, deltas: list[ChoiceDelta]) -> Collected:
     if finish is None:
         raise Internal("The engine ended a choice without a reason.")
     logprobs = [p for delta in deltas for p in delta.logprobs or ()] if deltas[-1].logprobs is not None else None
-    return Collected(index, "".join(delta.text for delta in deltas), logprobs, finish)
+    return Collected(index, "".join(delta.text for delta in deltas), logprobs, finish, calls(deltas))
+
+
+def calls(deltas: Iterable[ChoiceDelta]) -> list[ToolCall]:
+    """The calls of one choice, put together."""
+    whole: list[ToolCall] = []
+    for piece in (call for delta in deltas for call in delta.calls):
+        if piece.id is not None and piece.name is not None:
+            whole.append(ToolCall(piece.id, piece.name, piece.arguments))
+        else:
+            begun = whole[piece.index]
+            whole[piece.index] = msgspec.structs.replace(begun, arguments=begun.arguments + piece.arguments)
+    return whole
 
 
 def usage_body(usage: Usage) -> UsageBody:

@@ -37,6 +37,8 @@ class SamplingParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     max_tokens: Count | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    stop_token_ids: Annotated[list[Annotated[int, Meta(ge=0, le=2**31 - 1)]], Meta(max_length=64)] | None = None
+    ignore_eos: bool | None = None
     stop: StopText | Annotated[list[StopText], Meta(max_length=4)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     n: Annotated[int, Meta(ge=1)] | None = None
@@ -63,7 +65,7 @@ def sampling(data: SamplingParameters, *, max_tokens: int | None, logprobs: int 
     if data.stream_options is not None and not data.stream:
         raise InvalidRequest("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
     return Sampling(
-        max_tokens=max_tokens or 0,
+        max_tokens=max_tokens,
         n=n,
         temperature=data.temperature,
         top_p=data.top_p,
@@ -71,6 +73,8 @@ def sampling(data: SamplingParameters, *, max_tokens: int | None, logprobs: int 
         min_p=data.min_p,
         min_tokens=data.min_tokens,
         stop=[data.stop] if isinstance(data.stop, str) else data.stop or [],
+        stop_token_ids=data.stop_token_ids or [],
+        ignore_eos=bool(data.ignore_eos),
         seed=data.seed,
         presence_penalty=data.presence_penalty,
         frequency_penalty=data.frequency_penalty,
@@ -101,4 +105,4 @@ class UsageBody(msgspec.Struct, frozen=True):
     completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
 
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]

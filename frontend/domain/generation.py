@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
-FinishReason = Literal["stop", "length"]
+from frontend.domain.tools import ToolCallDelta, ToolChoice
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class Constraint(msgspec.Struct, frozen=True, kw_only=True):
+    """What guided decoding holds a reply to. With both: calls, or JSON of the schema."""
+
+    tools: ToolChoice | None = None
+    """Calls are well-formed, and only of tools that may be called."""
+    json_schema: Mapping[str, Any] | None = None
+    """A choice is one JSON value of this schema, which has passed frontend/domain/json_schema.py."""
+
+    @property
+    def leaves_text_free(self) -> bool:
+        """A choice may be, and end, as the model likes."""
+        return self.json_schema is None and (self.tools is None or not self.tools.required)
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How tokens are chosen; names and meanings are vLLM's, defaults are OpenAI's."""
 
-    max_tokens: int
+    max_tokens: int | None = None
+    """None until it is known how much the window leaves."""
     n: int = 1
     temperature: float | None = None
     top_p: float | None = None
@@ -22,6 +39,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     min_tokens: int | None = None
     stop: Sequence[str] = ()
     stop_token_ids: Sequence[int] = ()
+    ignore_eos: bool = False
     seed: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
@@ -29,19 +47,22 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     logit_bias: dict[int, float] | None = None
     logprobs: int | None = None
     """Candidates per token beside the sampled one; 0: the sampled one only; None: no log probabilities."""
+    prompt_logprobs: int | None = None
+    """The same for the tokens of the prompt."""
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt_ids: Sequence[int]
     sampling: Sampling
     stream: bool
+    constraint: Constraint | None = None
     cache_salt: str
     """Prefix-cache blocks are shared only between requests of one salt; set by the service, never by a client."""
     traceparent: str | None = None
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """One token that could have stood at a position, with its natural-log probability."""
+    """One token that could have stood at a position, with its natural-log probability; nan where none was computed."""
 
     token_id: int
     logprob: float
@@ -62,6 +83,7 @@ class ChoiceDelta(msgspec.Struct, frozen=True):
     num_tokens: int
     logprobs: Sequence[TokenLogprobs] | None
     finish_reason: FinishReason | None
+    calls: Sequence[ToolCallDelta] = ()
 
 
 class GenerationDelta(msgspec.Struct, frozen=True):
@@ -69,6 +91,8 @@ class GenerationDelta(msgspec.Struct, frozen=True):
 
     choices: Sequence[ChoiceDelta]
     num_cached_tokens: int
+    prompt_logprobs: Sequence[TokenLogprobs] | None = None
+    """Per token of the prompt, nan for the first, which stands after nothing; once, and only when asked for."""
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from frontend.domain.generation import GenerationDelta, GenerationRequest
 
@@ -23,6 +26,19 @@ class Engine(Protocol):
 
     async def metrics(self) -> str:
         """The engine's metrics, Prometheus text format. Raises Unavailable."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """An embedding model. Raises only errors of frontend.domain.errors."""
+
+    async def embed(self, batch: Sequence[Sequence[int]], *, urgent: bool) -> NDArray[np.float32]:
+        """(n, dim) float32, L2-normalised, one for each of the n texts, in their order.
+
+        `batch`: token ids as the model reads them, control tokens included; not more texts than it takes at once.
+        `urgent`: it goes before what is not, for a query that somebody waits for.
+        Raises InvalidRequest for ids that it does not know or a text that is too long, Unavailable, Timeout.
+        """
 
 
 @runtime_checkable

@@ -13,9 +13,13 @@ PUBLIC = {"public": True}
 """`opt=PUBLIC` on a handler opens it; nothing else does."""
 
 
+def is_public(handler: BaseRouteHandler) -> bool:
+    return handler.opt.get("public") is True
+
+
 def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Decides on the matched handler. Raises Unauthenticated."""
-    if handler.opt.get("public") is True:
+    if is_public(handler):
         return
     principal = connection.app.state.runtime.api_keys.authenticate(connection.headers.get("authorization"))
     connection.scope["user"] = principal

@@ -22,5 +22,7 @@ class StrictRequest(Request[Any, Any, Any]):
         data = handler.parsed_fn_signature.parameters["data"]
         try:
             return msgspec.json.decode(await self.body(), type=data.annotation, strict=True)
+        except RecursionError as exc:
+            raise msgspec.DecodeError("nested too deeply") from exc
         except UnicodeDecodeError as exc:
             raise msgspec.DecodeError(f"not UTF-8 ({exc.reason} at byte {exc.start})") from exc

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
 from litestar.openapi import ResponseSpec
 
 from frontend.domain import errors
@@ -73,6 +73,8 @@ def headers(error: errors.ServiceError) -> dict[str, str]:
         }
     if isinstance(error, errors.Unauthenticated):
         return {"www-authenticate": "Bearer"}
+    if isinstance(error, MethodNotAllowed):
+        return {"allow": error.allowed}
     return {}
 
 
@@ -87,7 +89,9 @@ def to_service_error(exc: Exception) -> errors.ServiceError:
     if isinstance(exc, NotFoundException):
         return errors.NotFound("There is no such route.", code="unknown_url")
     if isinstance(exc, MethodNotAllowedException):
-        return MethodNotAllowed("The route does not take this method.", code="method_not_allowed")
+        return MethodNotAllowed((exc.headers or {}).get("allow", ""))
+    if isinstance(exc, ValidationException) and lacks_body(exc):
+        return errors.InvalidRequest("The request has no body; a JSON object was expected.", code="invalid_json")
     if isinstance(exc, HTTPException) and exc.status_code == 413:
         return errors.TooLarge(f"The body is too large: {exc.detail}.")
     if isinstance(exc, HTTPException) and exc.status_code < 500:
@@ -99,8 +103,20 @@ def to_service_error(exc: Exception) -> errors.ServiceError:
 class MethodNotAllowed(errors.ServiceError):
     """HTTP's own: the domain has no methods."""
 
+    code = "method_not_allowed"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__("The route does not take this method.")
+        self.allowed = allowed
+
 
 TABLE = {**TABLE, MethodNotAllowed: (405, "invalid_request_error")}
+
+
+def lacks_body(exc: ValidationException) -> bool:
+    """Litestar tells what it misses by the handler's own names; that of a body is `data`."""
+    missing = exc.extra if isinstance(exc.extra, list) else []
+    return any(isinstance(each, dict) and each.get("key") == "data" for each in missing)
 
 
 def invalid_body(message: str) -> errors.InvalidRequest:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 import msgspec
 
 from frontend.domain.errors import ContextLengthExceeded, InvalidRequest
-from frontend.domain.generation import GenerationDelta, GenerationRequest, Sampling
+from frontend.domain.generation import Constraint, GenerationDelta, GenerationRequest, Sampling
 from frontend.domain.ports import Engine
 from frontend.domain.principal import Principal
 from frontend.services.models import Model
@@ -34,19 +34,22 @@ class Generator:
         prompt_ids: Sequence[int],
         sampling: Sampling,
         *,
+        constraint: Constraint | None = None,
         default_max_tokens: int | None,
         prompt_param: str,
         stream: bool,
         principal: Principal,
         traceparent: str | None,
     ) -> Reply:
-        """`sampling.max_tokens` 0 means: not said; then `default_max_tokens`, or all that the window leaves.
+        """Without `sampling.max_tokens` the answer may have `default_max_tokens`, or all that the window leaves.
 
         Raises ContextLengthExceeded, InvalidRequest.
         """
+        if not prompt_ids:
+            raise InvalidRequest("The prompt must not be empty.", param=prompt_param)
         prompt_tokens, window = len(prompt_ids), model.max_model_len
         asked = sampling.max_tokens or default_max_tokens or 1
-        if prompt_tokens + asked > window and not (sampling.max_tokens == 0 and prompt_tokens < window):
+        if prompt_tokens + asked > window and not (sampling.max_tokens is None and prompt_tokens < window):
             raise ContextLengthExceeded(
                 f"This model's maximum context length is {window} tokens. However, you requested {prompt_tokens + asked} tokens"
                 f" ({prompt_tokens} in the {prompt_param}, {asked} in the completion). Please reduce the length of either.",
@@ -57,16 +60,33 @@ class Generator:
             raise InvalidRequest(
                 f"min_tokens must not be greater than the {max_tokens} tokens of the answer.", param="min_tokens"
             )
-        for token_id in sampling.logit_bias or ():
-            if not 0 <= token_id < self._vocab_size:
-                raise InvalidRequest(
-                    f"{token_id} is not a token of this model (0 to {self._vocab_size - 1}).", param="logit_bias"
-                )
+        for name, token_ids in (
+            ("logit_bias", sampling.logit_bias or ()),
+            ("stop_token_ids", sampling.stop_token_ids),
+            (prompt_param, prompt_ids),
+        ):
+            self._check_tokens(token_ids, name)
+        if constraint is not None and (sampling.ignore_eos or sampling.min_tokens) and not constraint.leaves_text_free:
+            raise InvalidRequest(
+                "'min_tokens' and 'ignore_eos' go beyond the end that response_format or tool_choice set.",
+                param="ignore_eos" if sampling.ignore_eos else "min_tokens",
+            )
+        stops = [] if sampling.ignore_eos else [self._end_of_turn]
         request = GenerationRequest(
             prompt_ids=prompt_ids,
-            sampling=msgspec.structs.replace(sampling, max_tokens=max_tokens, stop_token_ids=[self._end_of_turn]),
+            sampling=msgspec.structs.replace(
+                sampling, max_tokens=max_tokens, stop_token_ids=[*stops, *sampling.stop_token_ids]
+            ),
             stream=stream,
+            constraint=constraint,
             cache_salt=principal.tenant,
             traceparent=traceparent,
         )
         return Reply(model, prompt_tokens, sampling.n, self._engine.generate(request))
+
+    def _check_tokens(self, token_ids: Collection[int], param: str) -> None:
+        for token_id in (min(token_ids, default=0), max(token_ids, default=0)):
+            if not 0 <= token_id < self._vocab_size:
+                raise InvalidRequest(
+                    f"{token_id} is not a token of this model (0 to {self._vocab_size - 1}).", param=param
+                )

@@ -5,6 +5,7 @@ Raw contents are built and read here, without numpy and without tritonclient's o
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from frontend.domain.generation import (
     GenerationRequest,
     TokenLogprobs,
 )
+from frontend.triton.structural_tag import structural_tag
 
 MODEL = "hermes2"
 INPUTS: Mapping[str, str] = {
@@ -32,6 +34,7 @@ INPUTS: Mapping[str, str] = {
     "return_num_output_tokens": "BOOL",
     "return_num_cached_tokens": "BOOL",
     "return_token_ids": "BOOL",
+    "return_prompt_logprobs": "BOOL",
     "return_error": "BOOL",
     "cache_salt": "BYTES",
     "traceparent": "BYTES",
@@ -44,6 +47,7 @@ OUTPUTS: Mapping[str, str] = {
     "num_output_tokens": "UINT32",
     "num_cached_tokens": "UINT32",
     "token_ids": "INT32",
+    "prompt_logprobs": "BYTES",
     "error": "BYTES",
     "probe_output": "BYTES",
 }
@@ -72,7 +76,7 @@ def generate_request(request: GenerationRequest, request_id: str) -> Any:
     """One ModelInferRequest."""
     tensors: dict[str, tuple[int, bytes]] = {
         "input_ids": (len(request.prompt_ids), struct.pack(f"<{len(request.prompt_ids)}i", *request.prompt_ids)),
-        "sampling_parameters": text(_encode(request.sampling)),
+        "sampling_parameters": text(_encode(sampling_parameters(request))),
         "stream": flag(request.stream),
         "exclude_input_in_output": flag(True),
         "return_finish_reason": flag(True),
@@ -84,9 +88,19 @@ def generate_request(request: GenerationRequest, request_id: str) -> Any:
     if request.sampling.logprobs is not None:
         tensors["return_logprobs"] = flag(True)
         tensors["return_token_ids"] = flag(True)
+    if request.sampling.prompt_logprobs is not None:
+        tensors["return_prompt_logprobs"] = flag(True)
     if request.traceparent:
         tensors["traceparent"] = text(request.traceparent.encode())
     return infer_request(request_id, tensors)
+
+
+def sampling_parameters(request: GenerationRequest) -> dict[str, Any]:
+    """vLLM's names and values."""
+    parameters: dict[str, Any] = msgspec.to_builtins(request.sampling)
+    if request.constraint is not None:
+        parameters["structured_outputs"] = {"structural_tag": structural_tag(request.constraint)}
+    return parameters
 
 
 def probe_request(what: str) -> Any:
@@ -120,18 +134,21 @@ def parse_probe(raw: Mapping[str, bytes]) -> str:
     return next(strings(raw["probe_output"])).decode()
 
 
-def parse_delta(raw: Mapping[str, bytes], max_top: int) -> GenerationDelta:
-    """`raw`: raw_outputs of a response without an error. `max_top`: candidates per token that were asked for."""
+def parse_delta(raw: Mapping[str, bytes], request: GenerationRequest) -> GenerationDelta:
+    """`raw`: raw_outputs of a response to `request` that is no error."""
     texts = list(strings(raw["text_output"]))
     finishes = list(strings(raw["finish_reason"]))
     counts = struct.unpack(f"<{len(texts)}I", raw["num_output_tokens"])
+    max_top = request.sampling.logprobs or 0
     logprobs = list(parse_logprobs(raw, counts, max_top)) if "logprobs" in raw else [None] * len(texts)
     choices = [
         ChoiceDelta(index, texts[index].decode(), counts[index], logprobs[index], FINISH_REASONS.get(finishes[index]))
         for index in range(len(texts))
         if counts[index] or texts[index] or finishes[index] in FINISH_REASONS
     ]
-    return GenerationDelta(choices, struct.unpack("<I", raw["num_cached_tokens"])[0])
+    return GenerationDelta(
+        choices, struct.unpack("<I", raw["num_cached_tokens"])[0], parse_prompt_logprobs(raw, request)
+    )
 
 
 def parse_logprobs(
@@ -144,6 +161,17 @@ def parse_logprobs(
         sampled = ids[start : start + count]
         start += count
         yield None if positions is None else [position(i, p, max_top) for i, p in zip(sampled, positions, strict=True)]
+
+
+def parse_prompt_logprobs(raw: Mapping[str, bytes], request: GenerationRequest) -> list[TokenLogprobs] | None:
+    positions = _decode_logprobs(next(strings(raw["prompt_logprobs"]))) if "prompt_logprobs" in raw else None
+    if positions is None:
+        return None
+    max_top = request.sampling.prompt_logprobs or 0
+    return [
+        position(token_id, candidates, max_top) if candidates else TokenLogprobs(Candidate(token_id, math.nan), ())
+        for token_id, candidates in zip(request.prompt_ids, positions, strict=True)
+    ]
 
 
 def position(sampled: int, candidates: Mapping[int, WireLogprob], max_top: int) -> TokenLogprobs:

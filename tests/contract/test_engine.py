@@ -19,12 +19,15 @@ from tests.support.stack import free_ports
 PROMPT = [11, 42, 7, 99]
 
 
-@pytest.fixture(params=["fake", "scripted", pytest.param("vllm", marks=pytest.mark.real)])
+STACKS = {"scripted": "scripted_stack", "replying": "replying_stack", "vllm": "stack"}
+
+
+@pytest.fixture(params=["fake", "scripted", "replying", pytest.param("vllm", marks=pytest.mark.real)])
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
     if request.param == "fake":
         yield FakeEngine()
         return
-    stack = request.getfixturevalue("scripted_stack" if request.param == "scripted" else "stack")
+    stack = request.getfixturevalue(STACKS[request.param])
     async with open_engine(stack.grpc, request_timeout_s=60) as adapter:
         yield adapter
 

@@ -12,6 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from frontend.domain.errors import Unavailable
+from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.engine import FakeEngine
 from tests.support.app import client_for
 from tests.support.spec import validator
@@ -66,6 +67,18 @@ async def test_models(client: httpx.AsyncClient, openai_spec: dict[str, Any]) ->
     body = (await client.get("/v1/models")).json()
     validator(openai_spec, "ListModelsResponse").validate(body)
     validator(openai_spec, "Model").validate((await client.get("/v1/models/hermes-2")).json())
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+async def test_embeddings(smollm2: Path, openai_spec: dict[str, Any], form: str) -> None:
+    """The list of vectors as numbers; as base64 with the one departure that OpenAI's own service makes too: a string."""
+    async with client_for(FakeEngine(), smollm2, embedder=FakeEmbedder()) as client:
+        asked = {"model": "all-MiniLM-L6-v2", "input": ["Hello", "there"], "encoding_format": form}
+        body = (await client.post("/v1/embeddings", json=asked)).json()
+    for each in body["data"]:
+        assert isinstance(each["embedding"], list if form == "float" else str)
+        each["embedding"] = each["embedding"] if form == "float" else []
+    validator(openai_spec, "CreateEmbeddingResponse").validate(body)
 
 
 async def test_errors(client: httpx.AsyncClient, openai_spec: dict[str, Any], smollm2: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hermes2_backend.errors import InvalidArgument, Unavailable
 from hermes2_backend.generation import Delta, Generation, SequenceDelta, TokenLogprob
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from frontend.domain.generation import GenerationRequest, Sampling
+from frontend.domain.generation import Constraint, GenerationRequest, Sampling
 from frontend.settings import ROOT
 from frontend.triton import wire as frontend_wire
 
@@ -99,12 +101,14 @@ def test_a_request_arrives_as_it_was_sent() -> None:
         min_tokens=1,
         stop=["END"],
         stop_token_ids=[2],
+        ignore_eos=True,
         seed=-7,
         presence_penalty=0.1,
         frequency_penalty=0.2,
         repetition_penalty=1.1,
         logit_bias={5: -1.5},
         logprobs=3,
+        prompt_logprobs=2,
     )
     generation = sent(
         GenerationRequest(prompt_ids=[1, 70000], sampling=everything, stream=True, cache_salt="t", traceparent="00-ab")
@@ -113,10 +117,27 @@ def test_a_request_arrives_as_it_was_sent() -> None:
     assert set(Sampling.__struct_fields__) <= set(sampling.PARAMETERS)
     assert generation.prompt_ids == [1, 70000]
     assert (generation.stream, generation.cache_salt, generation.traceparent) == (True, "t", "00-ab")
-    assert generation.returns == {"finish_reason", "num_output_tokens", "num_cached_tokens", "logprobs", "token_ids"}
+    assert generation.returns == {
+        *("finish_reason", "num_output_tokens", "num_cached_tokens"),
+        *("logprobs", "token_ids", "prompt_logprobs"),
+    }
     plain = sent(GenerationRequest(prompt_ids=[1], sampling=Sampling(max_tokens=3), stream=False, cache_salt="t"))
     assert plain.sampling == {"max_tokens": 3}
     assert plain.traceparent is None
+
+
+def test_a_constraint_arrives_as_a_structural_tag() -> None:
+    """vLLM gets it as the JSON text that its parameters want."""
+    request = GenerationRequest(
+        prompt_ids=[1],
+        sampling=Sampling(max_tokens=3),
+        stream=False,
+        cache_salt="t",
+        constraint=Constraint(json_schema={"type": "object"}),
+    )
+    structure = sent(request).sampling["structured_outputs"]
+    assert isinstance(structure, dict)
+    assert json.loads(structure["structural_tag"])["format"]["json_schema"] == {"type": "object"}
 
 
 def answered(tensors: model_wire.Tensors) -> service_pb2.ModelInferResponse:
@@ -133,7 +154,12 @@ def answered(tensors: model_wire.Tensors) -> service_pb2.ModelInferResponse:
 
 def test_a_response_arrives_as_it_was_sent() -> None:
     """Texts, counts, reasons and log probabilities of n sequences; a sequence that gained nothing is left out."""
-    returns = frozenset({"finish_reason", "num_output_tokens", "num_cached_tokens", "logprobs", "token_ids"})
+    returns = frozenset(
+        {
+            *("finish_reason", "num_output_tokens", "num_cached_tokens"),
+            *("logprobs", "token_ids", "prompt_logprobs"),
+        }
+    )
     generation = Generation([1], None, {"n": 3, "logprobs": 1}, True, False, returns)
     sampled_low = [TokenLogprob(9, -3.0, 4, "z"), TokenLogprob(7, -0.1, 1, "a")]
     delta = Delta(
@@ -145,9 +171,13 @@ def test_a_response_arrives_as_it_was_sent() -> None:
         1,
         128,
         False,
+        [[], [TokenLogprob(8, -0.5, 1, "b")]],
     )
     raw = frontend_wire.raw_outputs(answered(model_wire.encode(delta, generation)))
-    parsed = frontend_wire.parse_delta(raw, max_top=1)
+    request = GenerationRequest(
+        prompt_ids=[3, 8], sampling=Sampling(n=3, logprobs=1, prompt_logprobs=0), stream=True, cache_salt="s"
+    )
+    parsed = frontend_wire.parse_delta(raw, request)
     assert parsed.num_cached_tokens == 128
     assert [(c.index, c.text, c.num_tokens, c.finish_reason) for c in parsed.choices] == [
         (0, "ü", 1, None),
@@ -156,6 +186,9 @@ def test_a_response_arrives_as_it_was_sent() -> None:
     (position,) = parsed.choices[0].logprobs or []
     assert (position.sampled.token_id, position.sampled.logprob) == (9, -3.0)
     assert [(c.token_id, c.logprob) for c in position.top] == [(7, -0.1)]
+    first, second = parsed.prompt_logprobs or []
+    assert (first.sampled.token_id, math.isnan(first.sampled.logprob)) == (3, True)
+    assert (second.sampled.token_id, second.sampled.logprob) == (8, -0.5)
 
 
 @pytest.mark.parametrize("error", [InvalidArgument("must be a number", "temperature"), Unavailable("gone")])

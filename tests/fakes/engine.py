@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Sequence
 
 from frontend.domain.errors import InvalidRequest, ServiceError, Unavailable
@@ -19,7 +20,10 @@ WORDS = ("Paris", " is", " the", " capital", " of", " France", ".")
 
 
 class FakeEngine:
-    """Says WORDS over and over. `fail_after` deltas it raises `error`; with `hold` it waits for the event before each."""
+    """Says WORDS over and over, or `says` once and stops, a piece a token.
+
+    After `fail_after` deltas it raises `error`; with `hold` it waits for the event before each.
+    """
 
     def __init__(
         self,
@@ -28,6 +32,7 @@ class FakeEngine:
         fail_after: int = 0,
         hold: asyncio.Event | None = None,
         token_ids: Sequence[int] = (5,),
+        says: Sequence[str] | None = None,
     ) -> None:
         self.requests: list[GenerationRequest] = []
         self.running = 0
@@ -36,15 +41,17 @@ class FakeEngine:
         self._fail_after = fail_after
         self._hold = hold
         self._token_ids = token_ids
+        self._says = says
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationDelta, None]:
         self.requests.append(request)
-        if request.sampling.max_tokens < 1:
+        budget = request.sampling.max_tokens
+        if budget is None or budget < 1:
             raise InvalidRequest("must be at least 1", param="max_tokens")
         self.running += 1
         try:
             gathered: list[GenerationDelta] = []
-            for position in range(request.sampling.max_tokens):
+            for position in range(budget if self._says is None else min(budget, len(self._says))):
                 await self._pause(position)
                 gathered.append(self._delta(request, position))
                 if request.stream:
@@ -62,13 +69,24 @@ class FakeEngine:
             raise self._error
 
     def _delta(self, request: GenerationRequest, position: int) -> GenerationDelta:
-        finish: FinishReason | None = "length" if position + 1 == request.sampling.max_tokens else None
+        finish: FinishReason | None = None
+        if self._says is not None and position + 1 == len(self._says):
+            finish = "stop"
+        elif position + 1 == request.sampling.max_tokens:
+            finish = "length"
         logprobs = None
         if request.sampling.logprobs is not None:
             candidates = [Candidate(self._token_ids[position % len(self._token_ids)], -0.25), Candidate(6, -0.5)]
             logprobs = [TokenLogprobs(candidates[0], candidates[: request.sampling.logprobs])]
-        text = WORDS[position % len(WORDS)]
-        return GenerationDelta([ChoiceDelta(i, text, 1, logprobs, finish) for i in range(request.sampling.n)], 0)
+        text = WORDS[position % len(WORDS)] if self._says is None else self._says[position]
+        choices = [ChoiceDelta(i, text, 1, logprobs, finish) for i in range(request.sampling.n)]
+        return GenerationDelta(choices, 0, self._prompt_logprobs(request) if position == 0 else None)
+
+    def _prompt_logprobs(self, request: GenerationRequest) -> list[TokenLogprobs] | None:
+        if request.sampling.prompt_logprobs is None:
+            return None
+        first, *rest = request.prompt_ids
+        return [TokenLogprobs(Candidate(first, math.nan), ()), *(TokenLogprobs(Candidate(i, -1.0), ()) for i in rest)]
 
     async def check(self) -> None:
         if not self.healthy:
@@ -87,4 +105,4 @@ def merged(deltas: Sequence[GenerationDelta]) -> GenerationDelta:
         choices.append(
             ChoiceDelta(index, "".join(p.text for p in parts), len(parts), logprobs, parts[-1].finish_reason)
         )
-    return GenerationDelta(choices, 0)
+    return GenerationDelta(choices, 0, deltas[0].prompt_logprobs)

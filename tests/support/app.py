@@ -10,9 +10,10 @@ from pathlib import Path
 
 import httpx
 
+from deploy.launcher import embedder as embedder_launcher
 from frontend import settings as settings_module
 from frontend.app import create_app
-from frontend.domain.ports import Engine
+from frontend.domain.ports import Embedder, Engine
 from frontend.http.access_log import AccessLog
 from frontend.runtime import Runtime, assemble
 from frontend.settings import Settings
@@ -31,16 +32,25 @@ class FakeHotState:
 
 @asynccontextmanager
 async def client_for(
-    engine: Engine, model: Path, state: FakeHotState | None = None, **variables: str
+    engine: Engine,
+    model: Path,
+    state: FakeHotState | None = None,
+    embedder: Embedder | None = None,
+    **variables: str,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client that talks to the application directly; `variables` are settings without their prefix."""
-    environment = {"HERMES2_MODEL_DIR": str(model), "HERMES2_API_KEY": API_KEY}
+    environment = {
+        "HERMES2_MODEL_DIR": str(model),
+        "HERMES2_API_KEY": API_KEY,
+        "HERMES2_EMBEDDER_ENABLED": "true" if embedder is not None else "false",
+        "HERMES2_EMBEDDER_MODEL_DIR": str(embedder_launcher.folder(settings_module.load())),
+    }
     settings = settings_module.load(environment | {f"HERMES2_{name}": value for name, value in variables.items()})
 
     @asynccontextmanager
     async def open_fakes(settings: Settings) -> AsyncIterator[Runtime]:
         with ThreadPoolExecutor(1) as threads:
-            yield assemble(settings, engine, state or FakeHotState(), threads)
+            yield assemble(settings, engine, state or FakeHotState(), threads, embedder)
 
     app = create_app(settings, open_fakes)
     async with in_a_task(app.lifespan()):

@@ -19,6 +19,8 @@ from frontend.settings import ROOT
 API_KEY = "test-key-0123456789-0123456789"
 BIN = Path(sys.executable).parent
 """The environment that the tests run in has the service too."""
+CLIENTS = Path(os.environ.get("HERMES2_CLIENTS_ENVIRONMENT", ROOT / ".venv-clients")).absolute()
+"""Where other people's clients and the fuzzer are installed."""
 MODELS = ROOT / ".hermes2/models"
 """The models that `make test` has prepared; every stack reads them."""
 
@@ -29,6 +31,8 @@ class Stack:
     def __init__(self, home: Path, **settings: object) -> None:
         self.home = home
         self.port, self.grpc_port, self.metrics_port = free_ports(3)
+        if settings.get("ENGINE_BACKEND") == "scripted":  # it starts in 3 s, and in 8 with an embedding model
+            settings = {"EMBEDDER_ENABLED": "false"} | settings
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HERMES2_")},
             "HERMES2_HOME": str(home),

@@ -200,6 +200,13 @@ def test_engine_gets_one_gpu(services: dict[str, Any]) -> None:
     assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
 
 
+def test_compose_has_no_half_of_an_embedder(services: dict[str, Any]) -> None:
+    """Triton is given the chat model alone, and the frontend knows it."""
+    models = [v["source"] for v in services["triton"]["volumes"] if v["target"].startswith("/models-repository")]
+    assert models == ["../../model_repository/hermes2"]
+    assert services["frontend"]["environment"]["HERMES2_EMBEDDER_ENABLED"] == "false"
+
+
 def test_containers_wait_as_long_as_the_settings(services: dict[str, Any]) -> None:
     """No container is killed while it drains, and none is called unhealthy while the model loads."""
     triton, frontend = services["triton"], services["frontend"]

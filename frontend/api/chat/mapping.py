@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 
 import msgspec
 
 from frontend.api import generations
-from frontend.api.chat import schema
+from frontend.api.chat import schema, tools
 from frontend.api.parameters import sampling
 from frontend.domain.errors import InvalidRequest
 from frontend.domain.generation import TokenLogprobs
 from frontend.domain.hermes.encoder import Encoder
+from frontend.domain.json_schema import enforceable
 from frontend.domain.messages import Message
+from frontend.domain.tools import ToolCall
 from frontend.http.replies import event
-from frontend.services.chat import ChatTurn
+from frontend.services.chat import ChatTurn, JsonFormat
 from frontend.services.generate import Reply
 
 ASKS_FOR_NOTHING: dict[str, tuple[object, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "store": (False,),
     "audio": (),
@@ -32,6 +31,7 @@ ASKS_FOR_NOTHING: dict[str, tuple[object, ...]] = {
     "moderation": (),
 }
 """Parameters that are not supported, with the values that change nothing and are taken all the same."""
+ANY_OBJECT: Mapping[str, object] = {"type": "object"}
 
 
 def to_domain(data: schema.CreateChatCompletion, max_n: int) -> ChatTurn:
@@ -44,9 +44,10 @@ def to_domain(data: schema.CreateChatCompletion, max_n: int) -> ChatTurn:
             )
     if data.top_logprobs is not None and not data.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs")
+    offered = tools.offered(data)
     return ChatTurn(
         model=data.model,
-        messages=[message(m, f"messages[{i}]") for i, m in enumerate(data.messages)],
+        messages=conversation(data.messages),
         sampling=sampling(
             data,
             max_tokens=data.max_completion_tokens or data.max_tokens,
@@ -54,20 +55,71 @@ def to_domain(data: schema.CreateChatCompletion, max_n: int) -> ChatTurn:
             max_n=max_n,
         ),
         stream=bool(data.stream),
+        tools=offered,
+        tool_choice=tools.choice(data, offered),
+        json_format=json_format(data.response_format),
+        profile=data.profile,
     )
 
 
-def message(data: schema.InputMessage, where: str) -> Message:
-    if isinstance(data, schema.AssistantMessage):
-        for name in ("tool_calls", "function_call", "audio"):
-            if getattr(data, name):
+def conversation(messages: Sequence[schema.InputMessage]) -> list[Message]:
+    """Raises InvalidRequest, also for calls without their results and results without their call."""
+    result: list[Message] = []
+    unanswered: dict[str, str] = {}
+    for i, data in enumerate(messages):
+        where = f"messages[{i}]"
+        if isinstance(data, schema.ToolMessage):
+            name = unanswered.pop(data.tool_call_id, None)
+            if name is None:
                 raise InvalidRequest(
-                    f"'{name}' is not supported by this service.", param=f"{where}.{name}", code="unsupported_parameter"
+                    "A message of role 'tool' must answer a call of the assistant's message before it.",
+                    param=f"{where}.tool_call_id",
                 )
-        if data.content is None and data.refusal is None:
-            raise InvalidRequest("An assistant message needs content.", param=f"{where}.content")
-        return Message("assistant", text(data.content) if data.content is not None else data.refusal or "")
-    return Message("user" if isinstance(data, schema.UserMessage) else "system", text(data.content))
+            result.append(Message("tool", text(data.content), tool_name=name))
+            continue
+        if unanswered:
+            raise no_result(unanswered, where)
+        result.append(message(data, where))
+        unanswered = {call.id: call.name for call in result[-1].tool_calls}
+    if unanswered:
+        raise no_result(unanswered, "messages")
+    return result
+
+
+def no_result(unanswered: Mapping[str, str], where: str) -> InvalidRequest:
+    return InvalidRequest(
+        "An assistant message with 'tool_calls' must be followed by messages of role 'tool' that answer each of them;"
+        f" without an answer: {', '.join(unanswered)}.",
+        param=where,
+    )
+
+
+def message(
+    data: schema.SystemMessage | schema.DeveloperMessage | schema.UserMessage | schema.AssistantMessage, where: str
+) -> Message:
+    if not isinstance(data, schema.AssistantMessage):
+        return Message("user" if isinstance(data, schema.UserMessage) else "system", text(data.content))
+    for name in ("function_call", "audio"):
+        if getattr(data, name):
+            raise InvalidRequest(
+                f"'{name}' is not supported by this service.", param=f"{where}.{name}", code="unsupported_parameter"
+            )
+    calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in data.tool_calls or ()]
+    if data.content is None and data.refusal is None and not calls:
+        raise InvalidRequest("An assistant message needs content or tool_calls.", param=f"{where}.content")
+    return Message("assistant", text(data.content) if data.content is not None else data.refusal or "", calls)
+
+
+def json_format(
+    data: schema.TextFormat | schema.JsonObjectFormat | schema.JsonSchemaFormat | None,
+) -> JsonFormat | None:
+    if isinstance(data, schema.JsonObjectFormat):
+        return JsonFormat(ANY_OBJECT, ANY_OBJECT)
+    if isinstance(data, schema.JsonSchemaFormat):
+        wanted = data.json_schema.schema if data.json_schema.schema is not None else ANY_OBJECT
+        where = "response_format.json_schema.schema"
+        return JsonFormat(wanted, enforceable(wanted, where, strict=bool(data.json_schema.strict)))
+    return None
 
 
 def text(content: str | Sequence[schema.TextPart | schema.RefusalPart]) -> str:
@@ -83,12 +135,16 @@ async def completion(reply: Reply, head: generations.Head, encoder: Encoder) -> 
         id=head.id,
         created=head.created,
         model=reply.model.root,
-        choices=[
-            schema.Choice(c.index, schema.AnswerMessage(c.text), logprobs(c.logprobs, encoder), c.finish_reason)
-            for c in choices
-        ],
+        choices=[schema.Choice(c.index, answer(c), logprobs(c.logprobs, encoder), c.finish_reason) for c in choices],
         usage=generations.usage_body(usage),
     )
+
+
+def answer(choice: generations.Collected) -> schema.AnswerMessage:
+    if not choice.calls:
+        return schema.AnswerMessage(choice.text)
+    calls = [schema.FunctionCall(call.id, schema.CalledFunction(call.name, call.arguments)) for call in choice.calls]
+    return schema.AnswerMessage(choice.text or None, tool_calls=calls)
 
 
 async def frames(
@@ -115,13 +171,11 @@ async def frames(
             for choice in delta.choices:
                 tally.add(choice, delta.num_cached_tokens)
                 if choice.text or choice.logprobs:
-                    yield frame(
-                        [
-                            schema.ChunkChoice(
-                                choice.index, schema.Delta(content=choice.text), logprobs(choice.logprobs, encoder)
-                            )
-                        ]
-                    )
+                    content = schema.Delta(content=choice.text)
+                    yield frame([schema.ChunkChoice(choice.index, content, logprobs(choice.logprobs, encoder))])
+                if choice.calls:
+                    calls = schema.Delta(tool_calls=[tools.delta(call) for call in choice.calls])
+                    yield frame([schema.ChunkChoice(choice.index, calls)])
                 if choice.finish_reason:
                     yield frame([schema.ChunkChoice(choice.index, schema.Delta(), None, choice.finish_reason)])
     if with_usage:

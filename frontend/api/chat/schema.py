@@ -9,6 +9,8 @@ from msgspec import Meta
 
 from frontend.api.parameters import Count, FinishReason, Metadata, SamplingParameters, UsageBody
 
+FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
 
 class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
     text: str
@@ -38,20 +40,97 @@ class UserMessage(InstructionMessage, frozen=True, tag="user"):
     pass
 
 
+class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: FunctionName
+    arguments: str
+    """JSON text."""
+
+
+class FunctionCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="function"):
+    """A call, in an answer and when it is sent back."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=128)]
+    function: CalledFunction
+
+
 class AssistantMessage(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="role", tag="assistant"
 ):
     content: str | Annotated[list[TextPart | RefusalPart], Meta(min_length=1)] | None = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: list[Any] | None = None
+    tool_calls: list[FunctionCall] | None = None
     function_call: Any = None
     audio: Any = None
     annotations: list[Any] | None = None
     """Accepted and ignored: clients send an answer back as they got it."""
+    provider_specific_fields: Any = None
+    """Accepted and ignored: LiteLLM sends an answer back with the fields in it that it did not know."""
 
 
-InputMessage = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage
+class ToolMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="role", tag="tool"):
+    """The result of a call."""
+
+    content: str | Annotated[list[TextPart], Meta(min_length=1)]
+    tool_call_id: str
+    name: str | None = None
+    """Accepted and ignored: the call knows its name."""
+
+
+InputMessage = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage
+
+
+class FunctionDefinition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """JSON schema of the arguments; without one there are none."""
+    strict: bool | None = None
+    """Refuse a schema that cannot be enforced to the letter."""
+
+
+class FunctionTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="function"):
+    function: FunctionDefinition
+
+
+class NamedFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+
+
+class NamedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="function"):
+    """This tool must be called."""
+
+    function: NamedFunction
+
+
+class AllowedTools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedChoice], Meta(min_length=1)]
+
+
+class AllowedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="allowed_tools"):
+    """Only these may be called, though the model is told of all: the prompt, and with it the cache, stays the same."""
+
+    allowed_tools: AllowedTools
+
+
+class TextFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
+    pass
+
+
+class JsonObjectFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="json_object"):
+    pass
+
+
+class NamedSchema(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: FunctionName
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="json_schema"):
+    json_schema: NamedSchema
 
 
 class CreateChatCompletion(SamplingParameters, frozen=True, kw_only=True):
@@ -59,6 +138,12 @@ class CreateChatCompletion(SamplingParameters, frozen=True, kw_only=True):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: Annotated[list[FunctionTool], Meta(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedChoice | AllowedChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
+    profile: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
+    """Ours: a conversation profile, `name` or `name@version`."""
     metadata: Metadata | None = None
     # Accepted and ignored: they change nothing here (docs/api.md says why, for each).
     service_tier: str | None = None
@@ -68,13 +153,9 @@ class CreateChatCompletion(SamplingParameters, frozen=True, kw_only=True):
     safety_identifier: str | None = None
     reasoning_effort: str | None = None
     verbosity: str | None = None
-    parallel_tool_calls: bool | None = None
     # Taken only with the value that asks for nothing; refused otherwise.
-    tools: list[Any] | None = None
-    tool_choice: Any = None
     functions: list[Any] | None = None
     function_call: Any = None
-    response_format: Any = None
     modalities: list[str] | None = None
     store: bool | None = None
     audio: Any = None
@@ -102,10 +183,11 @@ class ChoiceLogprobs(msgspec.Struct, frozen=True):
 
 
 class AnswerMessage(msgspec.Struct, frozen=True):
-    content: str
+    content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
     annotations: tuple[()] = ()
+    tool_calls: list[FunctionCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -124,9 +206,24 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     usage: UsageBody
 
 
+class FunctionDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    arguments: str
+    name: str | None = None
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """id, type and name stand in the first delta of a call only: clients concatenate what they get."""
+
+    index: int
+    function: FunctionDelta
+    id: str | None = None
+    type: Literal["function"] | None = None
+
+
 class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):

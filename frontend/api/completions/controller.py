@@ -40,7 +40,7 @@ class CompletionController(Controller):
         settings: NamedDependency[Settings],
     ) -> ASGIApp:
         """The continuation of a text, whole or as server-sent events."""
-        task = mapping.to_domain(data, settings.limits.n)
+        task = mapping.to_domain(data, settings.limits.n, settings.limits.prompts)
         reply = await completions.open(task, principal_of(request), traceparent_of(request))
         head = Head.new("cmpl-")
         if task.stream:

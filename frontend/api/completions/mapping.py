@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -14,14 +15,14 @@ from frontend.domain.errors import InvalidRequest
 from frontend.domain.generation import TokenLogprobs
 from frontend.domain.hermes.encoder import Encoder
 from frontend.http.replies import event
-from frontend.services.completions import CompletionTask
+from frontend.services.completions import CompletionTask, Prompt
 from frontend.services.generate import Reply
 
-ASKS_FOR_NOTHING: dict[str, tuple[object, ...]] = {"echo": (False,), "suffix": ("",), "best_of": (1,)}
+ASKS_FOR_NOTHING: dict[str, tuple[object, ...]] = {"suffix": ("",), "best_of": (1,)}
 """Parameters that are not supported, with the values that change nothing and are taken all the same."""
 
 
-def to_domain(data: schema.CreateCompletion, max_n: int) -> CompletionTask:
+def to_domain(data: schema.CreateCompletion, max_n: int, max_prompts: int) -> CompletionTask:
     """Raises InvalidRequest, naming the parameter."""
     for name, harmless in ASKS_FOR_NOTHING.items():
         value = getattr(data, name)
@@ -31,10 +32,28 @@ def to_domain(data: schema.CreateCompletion, max_n: int) -> CompletionTask:
             )
     return CompletionTask(
         model=data.model,
-        prompt=data.prompt,
+        prompts=prompts(data.prompt, max_prompts),
         sampling=sampling(data, max_tokens=data.max_tokens, logprobs=data.logprobs, max_n=max_n),
         stream=bool(data.stream),
+        echo=bool(data.echo),
     )
+
+
+def prompts(data: str | list[str | int | list[int]], max_prompts: int) -> list[Prompt]:
+    """One text, one list of ids, or a list of either. Raises InvalidRequest."""
+    if isinstance(data, str):
+        return [data]
+    ids = [item for item in data if isinstance(item, int)]
+    if len(ids) == len(data):
+        return [ids]
+    if ids or len({type(item) for item in data}) > 1:
+        raise InvalidRequest("Texts, token ids and lists of token ids cannot be mixed.", param="prompt")
+    if len(data) > max_prompts:
+        raise InvalidRequest(f"At most {max_prompts} prompts are taken, {len(data)} were sent.", param="prompt")
+    several: list[Prompt] = [item for item in data if not isinstance(item, int)]
+    if not all(several):
+        raise InvalidRequest("A prompt must not be empty.", param="prompt")
+    return several
 
 
 async def completion(reply: Reply, head: generations.Head, encoder: Encoder) -> schema.Completion:
@@ -82,11 +101,12 @@ def logprobs(positions: Sequence[TokenLogprobs] | None, offset: int, encoder: En
         return None
     result = schema.Logprobs([], [], [], [])
     for position in positions:
-        token = generations.shown(encoder.token_bytes(position.sampled.token_id))
+        token, logprob = generations.shown(encoder.token_bytes(position.sampled.token_id)), position.sampled.logprob
+        candidates = {generations.shown(encoder.token_bytes(c.token_id)): c.logprob for c in position.top}
         result.text_offset.append(offset)
         result.tokens.append(token)
-        result.token_logprobs.append(position.sampled.logprob)
-        candidates = {generations.shown(encoder.token_bytes(c.token_id)): c.logprob for c in position.top}
-        result.top_logprobs.append(candidates | {token: position.sampled.logprob})
+        known = not math.isnan(logprob)
+        result.token_logprobs.append(logprob if known else 0.0)
+        result.top_logprobs.append(candidates | {token: logprob} if known else {})
         offset += len(token)
     return result

@@ -11,16 +11,20 @@ from frontend.api.parameters import FinishReason, SamplingParameters, UsageBody
 
 
 class CreateCompletion(SamplingParameters, frozen=True, kw_only=True):
-    prompt: str
+    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    """A text, token ids of this model, or a list of either."""
+    max_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
-    # Taken only with the value that asks for nothing; refused otherwise.
     echo: bool | None = None
+    # Taken only with the value that asks for nothing; refused otherwise.
     suffix: str | None = None
     best_of: Any = None
 
 
 class Logprobs(msgspec.Struct, frozen=True):
-    """`text_offset` counts characters of the answer."""
+    """`text_offset` counts characters of the text. An echoed prompt's first token has no probabilities: 0, for the
+    specification knows no null here.
+    """
 
     text_offset: list[int]
     token_logprobs: list[float]

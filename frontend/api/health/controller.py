@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 
 from frontend.http.auth import PUBLIC
 from frontend.services.health import Health, HealthService
+
+NOT_YET = {503: ResponseSpec(Health, description="Not yet, or not now; the body says what is missing.")}
 
 
 class HealthController(Controller):
@@ -19,13 +22,13 @@ class HealthController(Controller):
         """This process and its event loop work."""
         return {"status": "ok"}
 
-    @get("/startup")
+    @get("/startup", responses=NOT_YET)
     async def startup(self, health: NamedDependency[HealthService]) -> Response[Health]:
         """200 once the engine has answered for the first time."""
         state = await health.check()
         return Response(state, status_code=200 if health.started else 503)
 
-    @get("/ready")
+    @get("/ready", responses=NOT_YET)
     async def ready(self, health: NamedDependency[HealthService]) -> Response[Health]:
         """200 if requests are taken: the engine answers. A service that shuts down takes no connection at all."""
         state = await health.check()

@@ -17,7 +17,7 @@ class MetricsController(Controller):
     path = "/metrics"
     tags = ("Metrics",)
 
-    @get()
+    @get(media_type=PROMETHEUS_TEXT)
     async def metrics(self, engine: NamedDependency[Engine], settings: NamedDependency[Settings]) -> Response[str]:
         """Prometheus text format. An engine that does not answer leaves its part out and sets hermes2_engine_up to 0."""
         text = metrics.render(across_processes=settings.workers > 1)

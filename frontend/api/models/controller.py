@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import Parameter
 
 from frontend.api.models.schema import ModelBody, ModelList
+from frontend.http.errors import RESPONSES
 from frontend.services.models import Model, ModelService
 
 
@@ -21,14 +22,14 @@ class ModelController(Controller):
         """The models that can be asked for."""
         return ModelList([body(model) for model in models.list()])
 
-    @get("/{model_id:path}")
+    @get("/{model_id:path}", responses={404: RESPONSES[404]})
     async def get(
         self,
         model_id: Annotated[str, Parameter(description="May hold a slash, as %2F or as it is.")],
         models: NamedDependency[ModelService],
     ) -> ModelBody:
         """One of them."""
-        return body(models.get(model_id.removeprefix("/")))
+        return body(models.find(model_id.removeprefix("/")))
 
 
 def body(model: Model) -> ModelBody:

@@ -1,15 +1,19 @@
 """ChatML, the prompt format of Hermes-2, rendered in code: control ids from the table, everything else as plain text.
 
 A turn is `<|im_start|>` + encode(role + newline + text) + `<|im_end|>` + encode(newline). Cut anywhere else, between
-role and text for instance, and the ids differ from those of the model's own template.
+role and text for instance, and the ids differ from those of the model's own template. Inside a turn there are cuts only at
+tags of ours that are tokens of the model, such as `<tool_call>` in Hermes-2-Pro.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
+from frontend.domain.hermes import tool_prompt
 from frontend.domain.hermes.encoder import Encoder
-from frontend.domain.messages import Message
+from frontend.domain.hermes.tool_prompt import Marked, Pieces
+from frontend.domain.messages import Chat
 from frontend.domain.model_card import ChatFormat
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -27,21 +31,58 @@ class PromptRenderer:
         self._end = encoder.control(END)
         self._newline = encoder.encode("\n")
         self._opening = [self._start, *encoder.encode("assistant\n")]
+        tags = [tag for tag in tool_prompt.TAGS if tag in encoder.control_tokens]
+        self._tags = re.compile(f"({'|'.join(map(re.escape, tags))})") if tags else None
 
     @property
     def end_of_turn(self) -> int:
         """The token with which the model ends its turn."""
         return self._end
 
-    def chat(self, messages: Iterable[Message]) -> list[int]:
-        """The prompt for the assistant's next turn."""
-        turns = list(messages)
-        if self._default_system is not None and (not turns or turns[0].role != "system"):
-            turns.insert(0, Message("system", self._default_system))
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one token stands for."""
+        return self._encoder.token_bytes(token_id)
+
+    @property
+    def raw_prefix(self) -> int:
+        """How many tokens stand before the text of a plain completion."""
+        return len(self._raw_bos)
+
+    def turns(self, chat: Chat) -> list[Pieces]:
+        """The text of every turn, its role first. What is told of tools and JSON comes first: it changes least."""
+        return [[f"{role}\n", *pieces] for role, pieces in self._turns(chat)]
+
+    def prompt(self, turns: Iterable[Pieces]) -> list[int]:
+        """The ids of these turns, and of the beginning of the assistant's next one."""
         ids = list(self._bos)
-        for turn in turns:
-            ids += [self._start, *self._encoder.encode(f"{turn.role}\n{turn.text}"), self._end, *self._newline]
+        for pieces in turns:
+            ids += [self._start, *self._encode(pieces), self._end, *self._newline]
         return ids + self._opening
+
+    def _turns(self, chat: Chat) -> Iterator[tuple[str, Pieces]]:
+        if chat.tools:
+            yield "system", tool_prompt.tools_turn(chat.tools, chat.tool_style)
+        if chat.json_schema is not None:
+            yield "system", tool_prompt.schema_turn(chat.json_schema)
+        own_system = chat.tools or chat.json_schema is not None
+        if self._default_system is not None and not own_system and chat.messages[0].role != "system":
+            yield "system", [self._default_system]
+        for message in chat.messages:
+            yield message.role, tool_prompt.message_turn(message)
+
+    def _encode(self, pieces: Pieces) -> list[int]:
+        """Ids of one turn: tags of ours are the model's own tokens if it has them, all the rest is text in one run."""
+        ids: list[int] = []
+        text = ""
+        for piece in pieces:
+            parts = self._tags.split(piece) if self._tags and isinstance(piece, Marked) else [piece]
+            for position, part in enumerate(parts):
+                if position % 2:
+                    ids += [*self._encoder.encode(text), self._encoder.control(part)]
+                    text = ""
+                else:
+                    text += part
+        return ids + self._encoder.encode(text)
 
     def raw(self, text: str) -> list[int]:
         """The prompt of a plain completion."""

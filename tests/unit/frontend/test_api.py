@@ -14,6 +14,7 @@ import pytest
 from frontend.domain.errors import Internal, Unavailable
 from tests.fakes.engine import FakeEngine
 from tests.support.app import HEADERS, FakeHotState, client_for
+from tests.support.compatibility import OF_ALL, OF_CHAT, OF_COMPLETIONS, OF_MODELS
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 USER = [{"role": "user", "content": "Hello"}]
@@ -41,7 +42,34 @@ def events(response: httpx.Response) -> list[Any]:
     return [json.loads(frame) for frame in frames[:-1]]
 
 
+CALL_PATH = "messages[0].tool_calls[0].function"
+SCHEMA_PATH = "response_format.json_schema"
+
+
+def call(function: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "assistant", "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
+
+
+CALLING = call({"name": "f", "arguments": "{}"})
+
+
+def tool(name: str = "f", **more: object) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name} | more}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def json_format(**schema: object) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "thing", "schema": schema, "strict": True}}
+
+
 class TestWhatReachesTheEngine:
+    @pytest.mark.compat(OF_CHAT, "`temperature`, `top_p`, penalties, `max_tokens`, `max_completion_tokens`")
+    @pytest.mark.compat(
+        OF_CHAT, "vLLM's `top_k`, `min_p`, `repetition_penalty`, `min_tokens`, `stop_token_ids`, `ignore_eos`"
+    )
     async def test_every_parameter(self, client: httpx.AsyncClient, engine: FakeEngine) -> None:
         """Each sampling parameter arrives under vLLM's name; the end of the turn is always a stop token."""
         response = await client.post(
@@ -86,6 +114,7 @@ class TestWhatReachesTheEngine:
         assert (await client.post(COMPLETIONS, json={"model": "hermes-2", "prompt": "Hello"})).status_code == 200
         assert engine.requests[-1].sampling.max_tokens == 16
 
+    @pytest.mark.compat(OF_CHAT, "messages of role `system`, `developer`, `user`, `assistant`; text parts")
     async def test_roles_and_parts(self, client: httpx.AsyncClient, engine: FakeEngine) -> None:
         """developer is a system turn; text parts are one text; a refusal counts as what the assistant said."""
         variants = [
@@ -127,6 +156,7 @@ class TestWhatReachesTheEngine:
 
 
 class TestReplies:
+    @pytest.mark.compat(OF_CHAT, "`usage` with `cached_tokens`")
     async def test_a_whole_reply(self, client: httpx.AsyncClient) -> None:
         """Text, reason, usage, the real model's name, and an id of at least 128 bits."""
         body = (await client.post(CHAT, json=chat())).json()
@@ -141,6 +171,7 @@ class TestReplies:
         assert body["usage"]["completion_tokens"] == 3
         assert len(body["id"]) == len("chatcmpl-") + 32
 
+    @pytest.mark.compat(OF_CHAT, "`stream`, `stream_options.include_usage`")
     async def test_a_stream(self, client: httpx.AsyncClient) -> None:
         """Role once per choice and first, in ascending index; one reason per choice; usage alone in the last chunk."""
         response = await client.post(CHAT, json=chat(stream=True, n=2, stream_options={"include_usage": True}))
@@ -164,6 +195,7 @@ class TestReplies:
         """No chunk has a usage field at all."""
         assert all("usage" not in chunk for chunk in events(await client.post(CHAT, json=chat(stream=True))))
 
+    @pytest.mark.compat(OF_CHAT, "`logprobs`, `top_logprobs`", says="yes: the sampled token is the sampled one")
     async def test_log_probabilities_show_bytes(self, smollm2: Path) -> None:
         """A token that is part of a character shows its bytes; the sampled token is the sampled one."""
         async with client_for(FakeEngine(token_ids=(155,)), smollm2) as client:
@@ -173,6 +205,7 @@ class TestReplies:
         assert [len(first["top_logprobs"]), first["logprob"]] == [2, -0.25]
 
     @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.compat(OF_COMPLETIONS, "`prompt`: a text; `stream`, `logprobs`")
     async def test_a_plain_completion(self, client: httpx.AsyncClient, stream: bool) -> None:
         """Text, offsets that count characters across chunks, and a usage."""
         response = await client.post(
@@ -188,6 +221,7 @@ class TestReplies:
         assert offsets == sorted(offsets)
         assert bodies[-1]["usage"]["completion_tokens"] == 3
 
+    @pytest.mark.compat(OF_MODELS, "list, get")
     async def test_models(self, client: httpx.AsyncClient) -> None:
         """The real model and the alias, whose root is the real one."""
         body = (await client.get("/v1/models")).json()
@@ -197,6 +231,7 @@ class TestReplies:
         ]
         assert (await client.get("/v1/models/hermes-2")).json()["root"] == "smollm2-135m"
 
+    @pytest.mark.compat(OF_ALL, "`x-request-id`")
     async def test_every_reply_has_a_request_id(self, client: httpx.AsyncClient) -> None:
         """The client's own if it is a plain one, else a new one; also on routes that do not exist."""
         assert (await client.get("/v1/models", headers={"x-request-id": "mine-1"})).headers["x-request-id"] == "mine-1"
@@ -247,7 +282,15 @@ WRONG: list[tuple[str, object, str | None]] = [
     ("unknown field", chat(chat_template="{{ 1 }}"), "chat_template"),
     ("unknown message field", chat(messages=[{"role": "user", "content": "x", "y": 1}]), "messages[0].y"),
     ("unknown role", chat(messages=[{"role": "robot", "content": "x"}]), "messages[0].role"),
-    ("tool role", chat(messages=[{"role": "tool", "content": "x", "tool_call_id": "1"}]), "messages[0].role"),
+    (
+        "a result without a call",
+        chat(messages=[{"role": "tool", "content": "x", "tool_call_id": "1"}]),
+        "messages[0].tool_call_id",
+    ),
+    ("a call without its result", chat(messages=[CALLING, *USER]), "messages[1]"),
+    ("a last call without its result", chat(messages=[*USER, CALLING]), "messages"),
+    ("arguments that are no text", chat(messages=[call({"name": "f", "arguments": {}})]), CALL_PATH + ".arguments"),
+    ("a call of no function", chat(messages=[call({"arguments": "{}"})]), CALL_PATH + ".name"),
     ("no content", chat(messages=[{"role": "user"}]), "messages[0].content"),
     ("content null", chat(messages=[{"role": "user", "content": None}]), "messages[0].content"),
     ("assistant without content", chat(messages=[{"role": "assistant"}]), "messages[0].content"),
@@ -262,15 +305,36 @@ WRONG: list[tuple[str, object, str | None]] = [
         chat(messages=[{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]),
         "messages[0].content[0].type",
     ),
+    ("tool_choice without tools", chat(tool_choice="required"), "tool_choice"),
+    ("an unknown tool_choice", chat(tools=[tool()], tool_choice="any"), "tool_choice"),
+    ("a choice that is no tool", chat(tools=[tool()], tool_choice=named("g")), "tool_choice"),
+    ("two tools of a name", chat(tools=[tool(), tool()]), "tools[1].function.name"),
+    ("a tool name with a space", chat(tools=[tool(name="a b")]), "tools[0].function.name"),
+    ("a tool name as a tag", chat(tools=[tool(name="</tools>")]), "tools[0].function.name"),
+    ("a custom tool", chat(tools=[{"type": "custom", "custom": {"name": "f"}}]), "tools[0].type"),
+    ("parameters that are a list", chat(tools=[tool(parameters=[])]), "tools[0].function.parameters"),
+    ("parameters that are a string", chat(tools=[tool(parameters={"type": "string"})]), "tools[0].function.parameters"),
     (
-        "tool calls",
-        chat(messages=[{"role": "assistant", "content": "x", "tool_calls": [{}]}]),
-        "messages[0].tool_calls",
+        "strict parameters that cannot be enforced",
+        chat(tools=[tool(parameters={"properties": {"a": {"type": "number", "multipleOf": 2}}}, strict=True)]),
+        "tools[0].function.parameters.properties.a.multipleOf",
     ),
-    ("tools", chat(tools=[{"type": "function", "function": {"name": "f"}}]), "tools"),
-    ("tool_choice", chat(tool_choice="required"), "tool_choice"),
+    ("129 tools", chat(tools=[tool(name=f"f{i}") for i in range(129)]), "tools"),
+    ("no such profile", chat(profile="pirate"), "profile"),
+    ("ignore_eos with JSON", chat(ignore_eos=True, response_format={"type": "json_object"}), "ignore_eos"),
+    ("min_tokens with a forced call", chat(min_tokens=2, tools=[tool()], tool_choice="required"), "min_tokens"),
+    ("a stop token that is none", chat(stop_token_ids=[49152]), "stop_token_ids"),
     ("functions", chat(functions=[{"name": "f"}]), "functions"),
-    ("response_format", chat(response_format={"type": "json_object"}), "response_format"),
+    ("an unknown format", chat(response_format={"type": "xml"}), "response_format.type"),
+    (
+        "a schema without a name",
+        chat(response_format={"type": "json_schema", "json_schema": {}}),
+        f"{SCHEMA_PATH}.name",
+    ),
+    ("a schema with a lookaround", chat(response_format=json_format(pattern="(?=a)")), f"{SCHEMA_PATH}.schema.pattern"),
+    ("a schema of 17 KB", chat(response_format=json_format(const="x" * 17_000)), f"{SCHEMA_PATH}.schema"),
+    ("a grammar", chat(guided_grammar="root ::= 'x'"), "guided_grammar"),
+    ("a regular expression", chat(structured_outputs={"regex": "x"}), "structured_outputs"),
     ("store", chat(store=True), "store"),
     ("audio out", chat(modalities=["text", "audio"]), "modalities"),
     ("seventeen metadata", chat(metadata={str(i): "x" for i in range(17)}), "metadata"),
@@ -282,6 +346,13 @@ WRONG: list[tuple[str, object, str | None]] = [
 
 class TestWrongRequests:
     @pytest.mark.parametrize(("body", "param"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+    @pytest.mark.compat(OF_ALL, "the error envelope with `param`, for every wrong request")
+    @pytest.mark.compat(OF_CHAT, "images, audio and files in messages", says="refused: a text model")
+    @pytest.mark.compat(OF_CHAT, "`functions`, `function_call` (deprecated by OpenAI)", says="refused: use `tools`")
+    @pytest.mark.compat(
+        OF_CHAT, "`store`, `audio`, `prediction`, `web_search_options`", says="refused, unless they ask for nothing"
+    )
+    @pytest.mark.compat(OF_ALL, "chat templates, grammars, regular expressions from a client", says="refused")
     async def test_the_envelope_names_the_parameter(
         self, client: httpx.AsyncClient, engine: FakeEngine, body: object, param: str | None
     ) -> None:
@@ -300,35 +371,58 @@ class TestWrongRequests:
         [
             ({"prompt": "x"}, "model"),
             ({"model": "hermes-2"}, "prompt"),
-            ({"model": "hermes-2", "prompt": ["x"]}, "prompt"),
-            ({"model": "hermes-2", "prompt": "x", "echo": True}, "echo"),
+            ({"model": "hermes-2", "prompt": []}, "prompt"),
+            ({"model": "hermes-2", "prompt": ""}, "prompt"),
+            ({"model": "hermes-2", "prompt": ["x", ""]}, "prompt"),
+            ({"model": "hermes-2", "prompt": ["x", 1]}, "prompt"),
+            ({"model": "hermes-2", "prompt": [[1], 2]}, "prompt"),
+            ({"model": "hermes-2", "prompt": [1, 49152]}, "prompt"),
+            ({"model": "hermes-2", "prompt": [-1]}, "prompt"),
+            ({"model": "hermes-2", "prompt": [[]]}, "prompt"),
+            ({"model": "hermes-2", "prompt": ["x"] * 65}, "prompt"),
+            ({"model": "hermes-2", "prompt": "x", "tools": []}, "tools"),
             ({"model": "hermes-2", "prompt": "x", "suffix": "y"}, "suffix"),
             ({"model": "hermes-2", "prompt": "x", "best_of": 2}, "best_of"),
             ({"model": "hermes-2", "prompt": "x", "logprobs": 6}, "logprobs"),
             ({"model": "hermes-2", "prompt": "x " * 9000}, "prompt"),
         ],
     )
+    @pytest.mark.compat(OF_COMPLETIONS, "`suffix`, `best_of`", says="refused, unless they ask for nothing")
     async def test_completions_too(self, client: httpx.AsyncClient, body: dict[str, object], param: str) -> None:
         """The same envelope on the other route."""
         response = await client.post(COMPLETIONS, json=body)
         assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
+    @pytest.mark.compat(OF_ALL, "an unknown model", says="404 `model_not_found`")
     async def test_an_unknown_model(self, client: httpx.AsyncClient) -> None:
         """404 with the code that the SDK's users look for, on every route that names a model."""
         for response in (await client.post(CHAT, json=chat(model="gpt-4o")), await client.get("/v1/models/gpt%2F4o")):
             assert response.status_code == 404
             assert (response.json()["error"]["code"], response.json()["error"]["param"]) == ("model_not_found", "model")
 
+    @pytest.mark.compat(OF_ALL, "a prompt beyond the window", says="400 `context_length_exceeded`")
     async def test_too_long_a_prompt(self, client: httpx.AsyncClient) -> None:
         """400 context_length_exceeded, with the arithmetic."""
         response = await client.post(CHAT, json=chat(messages=[{"role": "user", "content": "word " * 9000}]))
         assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
         assert "8192" in response.json()["error"]["message"]
 
+    @pytest.mark.compat(OF_ALL, "a body beyond the limit", says="413")
     async def test_too_large_a_body(self, client: httpx.AsyncClient) -> None:
         """413 in the envelope."""
         response = await client.post(CHAT, content=b"x" * (4 * 2**20 + 1))
         assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
+
+    async def test_no_body_at_all(self, client: httpx.AsyncClient) -> None:
+        """400, and it says what is missing."""
+        response = await client.post(CHAT)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_json")
+        assert "no body" in response.json()["error"]["message"]
+
+    async def test_a_wrong_method_is_told_the_right_ones(self, client: httpx.AsyncClient) -> None:
+        """405 has an Allow header."""
+        response = await client.delete(CHAT)
+        assert set(response.headers["allow"].split(", ")) == {"OPTIONS", "POST"}
 
     @pytest.mark.parametrize(
         ("method", "path", "status", "code"),
@@ -345,6 +439,11 @@ class TestWrongRequests:
         response = await client.request(method, path)
         assert (response.status_code, response.json()["error"]["code"]) == (status, code)
 
+    @pytest.mark.compat(
+        OF_CHAT,
+        "`service_tier`, `prompt_cache_key`, `safety_identifier`, `reasoning_effort`, `verbosity`, `user`, `metadata`",
+        says="accepted, change nothing",
+    )
     async def test_values_that_ask_for_nothing_are_taken(self, client: httpx.AsyncClient) -> None:
         """Clients send defaults of features that they do not use."""
         harmless = chat(
@@ -366,6 +465,7 @@ class TestKeys:
     @pytest.mark.parametrize(
         "header", [None, "", "Bearer", "Bearer ", "Basic dGVzdA==", "Bearer wrong-key-0123456789-0123456789"]
     )
+    @pytest.mark.compat(OF_ALL, "`Authorization: Bearer`")
     async def test_everything_but_health_needs_the_key(self, client: httpx.AsyncClient, header: str | None) -> None:
         """401 in the envelope on every route of the application but the health probes."""
         headers = {} if header is None else {"authorization": header}

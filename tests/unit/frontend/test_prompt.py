@@ -5,9 +5,11 @@ Every promise is held for the default model and for one with the tokenizer shape
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,9 +17,11 @@ from tokenizers import Tokenizer
 
 from deploy.launcher import chat_format
 from frontend.domain import model_card
+from frontend.domain.hermes import tool_prompt
 from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.hermes.prompt import PromptRenderer
-from frontend.domain.messages import Message, Role
+from frontend.domain.messages import Chat, Message, Role, ToolStyle
+from frontend.domain.tools import Tool, ToolCall
 
 CASES = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -41,6 +45,9 @@ class Model:
         text = self.template.render([{"role": m.role, "content": m.text} for m in messages])
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        return self.renderer.prompt(self.renderer.turns(Chat(messages=messages)))
 
     @property
     def control_ids(self) -> set[int]:
@@ -79,17 +86,44 @@ def chats(text: st.SearchStrategy[str]) -> st.SearchStrategy[list[Message]]:
     return st.lists(st.builds(Message, st.sampled_from(ROLES), text), min_size=1, max_size=6)
 
 
+def with_tools(text: list[str]) -> Chat:
+    """A chat with `text` at everything that comes from outside, except for tools' names, which the API keeps plain."""
+    call = ToolCall("call_1", "f", json.dumps({"q": text[0]}))
+    return Chat(
+        messages=[
+            Message("system", text[1]),
+            Message("user", text[2]),
+            Message("assistant", text[3], [call, ToolCall("call_2", "f", text[4])]),
+            Message("tool", text[5], tool_name="f"),
+        ],
+        tools=[
+            Tool(
+                name="f", description=text[6], parameters={"title": text[7], text[7]: {"enum": [text[7]]}}, enforced={}
+            )
+        ],
+        json_schema={"description": text[7]},
+    )
+
+
 class TestInjection:
     @CASES
     @given(messages=chats(HOSTILE))
     def test_messages_yield_no_control_id(self, model: Model, messages: list[Message]) -> None:
         """Control ids stand only where the renderer puts them: BOS, and two a turn, whatever the messages say."""
-        ids = model.renderer.chat(messages)
+        ids = model.prompt(messages)
         turns = len(messages) + (messages[0].role != "system" and model.renderer._default_system is not None)
         found = [i for i in ids if i in model.control_ids]
         start, end = model.encoder.control("<|im_start|>"), model.encoder.control("<|im_end|>")
         bos = [i for i in found[:1] if i not in (start, end)]
         assert found == bos + [start, end] * turns + [start]
+
+    @CASES
+    @given(text=st.lists(HOSTILE, min_size=8, max_size=8))
+    def test_no_other_inlet_yields_one_either(self, model: Model, text: list[str]) -> None:
+        """Names, descriptions, schemas, arguments and results: the control ids are those of the same chat in plain words."""
+        hostile = model.renderer.prompt(model.renderer.turns(with_tools(text)))
+        plain = model.renderer.prompt(model.renderer.turns(with_tools(["x"] * 8)))
+        assert [i for i in hostile if i in model.control_ids] == [i for i in plain if i in model.control_ids]
 
     @CASES
     @given(text=HOSTILE)
@@ -106,12 +140,35 @@ class TestInjection:
             assert b"".join(map(model.encoder.token_bytes, ids)).decode() == f"before {token} after"
 
 
+class TestTools:
+    @CASES
+    @given(text=st.lists(BENIGN, min_size=8, max_size=8), style=st.sampled_from(["hermes", "brief"]))
+    def test_the_ids_are_those_of_the_text(self, model: Model, text: list[str], style: ToolStyle) -> None:
+        """Tags become the model's own tokens exactly where its tokenizer would make them so, and nothing else changes."""
+        chat = msgspec.structs.replace(with_tools(text), tool_style=style)
+        turns = model.renderer.turns(chat)
+        written = "".join(f"<|im_start|>{''.join(turn)}<|im_end|>\n" for turn in turns) + "<|im_start|>assistant\n"
+        prefix = model.tokenizer.decode(model.renderer._bos, skip_special_tokens=False)
+        reference = model.tokenizer.encode(prefix + written, add_special_tokens=False).ids
+        assert model.renderer.prompt(turns) == reference
+
+    def test_a_model_that_has_the_tags_gets_them(self, smollm2: Path, tiny_llama: Path) -> None:
+        """One token for `<tool_call>` where the model has one, its characters where not."""
+        for folder, has in ((smollm2, False), (tiny_llama, True)):
+            model = Model(folder)
+            ids = model.renderer.prompt(model.renderer.turns(with_tools(["x"] * 8)))
+            tags = [tag for tag in tool_prompt.TAGS if model.encoder.control_tokens.get(tag, -1) in ids]
+            assert bool(tags) == has
+            if has:
+                assert "<tool_call>" in tags
+
+
 class TestTemplate:
     @CASES
     @given(messages=chats(BENIGN))
     def test_benign_chats_equal_the_template(self, model: Model, messages: list[Message]) -> None:
         """A chat without control tokens in it encodes to exactly the ids of the model's own template."""
-        assert model.renderer.chat(messages) == model.reference(messages)
+        assert model.prompt(messages) == model.reference(messages)
 
     @pytest.mark.parametrize(
         "text", ["", " ", "\n", "  two  spaces ", "\n\nlines\n", "naïve 東京 🙂", "a<b>c|d", "x" * 5000]
@@ -119,7 +176,7 @@ class TestTemplate:
     def test_spaces_and_edges_equal_the_template(self, model: Model, text: str) -> None:
         """White space next to a control token is where cutting in the wrong place shows."""
         messages = [Message("system", text), Message("user", text), Message("assistant", text), Message("user", text)]
-        assert model.renderer.chat(messages) == model.reference(messages)
+        assert model.prompt(messages) == model.reference(messages)
 
 
 class TestEncoder:

@@ -37,7 +37,7 @@ def test_the_production_model_fits_into_the_missions_30_gb(machine: Callable[[in
     plan = budget.plan(settings.load({}), HERMES_8B)
     assert plan.limit_bytes == 30 * 10**9
     assert plan.total_bytes <= plan.limit_bytes
-    assert plan.kv_cache_tokens >= 8192 * 8
+    assert plan.kv_cache_tokens >= 8192 * 7
     assert dict(plan.parts)["weights"] == 16_060_000_000
     assert plan.table()[-1].endswith("of 30.00 GB (memory_limit)")
 
@@ -83,3 +83,14 @@ def test_every_share_of_the_settings_is_in_the_sum(machine: Callable[[int], None
         if leaf.path.startswith("memory."):
             environment = {leaf.variable: str(int(leaf.default) + 10**8), "HERMES2_ENGINE_KV_CACHE": "8GB"}  # type: ignore[call-overload]  # a ByteSize
             assert budget.plan(settings.load(environment), HERMES_8B).total_bytes == base + 10**8
+
+
+def test_without_an_embedding_model_it_has_no_share(machine: Callable[[int], None]) -> None:
+    """embedder.enabled=false leaves its memory to the others."""
+    machine(10**12)
+    shares = [
+        dict(budget.plan(settings.load({"HERMES2_EMBEDDER_ENABLED": enabled}), HERMES_8B).parts)
+        for enabled in ("true", "false")
+    ]
+    name = "embedding model (memory.embedder)"
+    assert (shares[0][name], shares[1][name]) == (settings.load({}).memory.embedder, 0)

@@ -27,7 +27,7 @@ def create_engine(config: BackendConfig) -> Engine:
     if config.engine == "scripted":
         from .scripted_engine import ScriptedEngine
 
-        return ScriptedEngine(config.scripted_token_interval_ms)
+        return ScriptedEngine.from_config(config)
     from .vllm_engine import VllmEngine
 
     return VllmEngine(config.vllm)

@@ -15,6 +15,8 @@ class BackendConfig:
     """vllm, or scripted (no model: tests of speed, faults and clients)."""
     vllm: Mapping[str, object] = field(default_factory=dict)
     scripted_token_interval_ms: float = 5.0
+    scripted_replies: str = ""
+    """A file of rules for the scripted engine (scripted_replies.py); empty: it repeats its fixed text."""
     send_cost_us: float = 250.0
     """CPU that one response costs in stub, server and client together."""
     send_share: float = 0.05

@@ -63,6 +63,8 @@ class Delta:
     num_input_tokens: int
     num_cached_tokens: int
     finished: bool
+    prompt_logprobs: list[list[TokenLogprob]] | None = None
+    """One entry per token of the prompt, the first one empty; once, with the first delta, and only when asked for."""
 
     def absorb(self, later: Delta) -> None:
         """Appends `later`, so that one response carries both."""
@@ -75,4 +77,5 @@ class Delta:
                 mine.cumulative_logprob = other.cumulative_logprob
             mine.finish_reason = other.finish_reason or mine.finish_reason
         self.num_cached_tokens = max(self.num_cached_tokens, later.num_cached_tokens)
+        self.prompt_logprobs = self.prompt_logprobs or later.prompt_logprobs
         self.finished = later.finished

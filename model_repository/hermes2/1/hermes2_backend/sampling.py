@@ -70,6 +70,15 @@ def biases(value: object) -> dict[int, float]:
     return {integer(key): number(bias) for key, bias in value.items()}
 
 
+def structure(value: object) -> dict[str, str]:
+    """A JSON schema or a structural tag as JSON text: nothing else that vLLM could compile is taken from a client."""
+    if isinstance(value, str):
+        value = json.loads(value)
+    if not isinstance(value, dict) or len(value) != 1 or not set(value) <= {"json", "structural_tag"}:
+        raise ValueError
+    return {kind: text if isinstance(text, str) else json.dumps(text) for kind, text in value.items()}
+
+
 PARAMETERS: Mapping[str, tuple[Coerce, str]] = {
     "n": (integer, "an integer"),
     "presence_penalty": (number, "a number"),
@@ -87,7 +96,9 @@ PARAMETERS: Mapping[str, tuple[Coerce, str]] = {
     "max_tokens": (integer, "an integer"),
     "min_tokens": (integer, "an integer"),
     "logprobs": (integer, "an integer"),
+    "prompt_logprobs": (integer, "an integer"),
     "logit_bias": (biases, "an object of token ids and numbers"),
+    "structured_outputs": (structure, 'an object {"json": schema} or {"structural_tag": tag}'),
     "bad_words": (strings, "a string or a list of strings"),
     "skip_special_tokens": (boolean, "true or false"),
     "spaces_between_special_tokens": (boolean, "true or false"),

@@ -1,27 +1,41 @@
 """An engine without a model, for tests of speed, faults and clients: everything around it stays real.
 
-It repeats a fixed text, one word a token, at a set pace, and honours n, max_tokens and stop.
+It repeats a fixed text, one word a token, or says what a file of rules has for the prompt (scripted_replies.py); at a
+set pace, and it honours n, max_tokens and stop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
 
 import prometheus_client
 
+from .config import BackendConfig
 from .errors import InvalidArgument
 from .generation import Delta, Generation, SequenceDelta, TokenLogprob
+from .scripted_replies import ScriptedReplies, Token
 
 WORDS = ("Paris", " is", " the", " capital", " of", " France", ".", " It", " lies", " on", " the", " Seine", ".")
 
 
 class ScriptedEngine:
-    def __init__(self, token_interval_ms: float, max_n: int = 128) -> None:
+    def __init__(self, token_interval_ms: float, replies: ScriptedReplies | None = None, max_n: int = 128) -> None:
         self._interval_s = token_interval_ms / 1e3
+        self._replies = replies
         self._registry = prometheus_client.CollectorRegistry()
         self._running = prometheus_client.Gauge("scripted_running", "Generations that run.", registry=self._registry)
         self.max_n = max_n
+
+    @classmethod
+    def from_config(cls, config: BackendConfig) -> ScriptedEngine:
+        """Raises ValueError or OSError if the rules cannot be used."""
+        replies = None
+        if config.scripted_replies:
+            replies = ScriptedReplies(Path(config.scripted_replies), Path(str(config.vllm["model"])))
+        return cls(config.scripted_token_interval_ms, replies)
 
     async def generate(self, generation: Generation, request_id: str) -> AsyncGenerator[Delta, None]:
         budget = generation.sampling.get("max_tokens", 16)
@@ -30,16 +44,18 @@ class ScriptedEngine:
             raise InvalidArgument("must be at least 1", "max_tokens")
         stops = generation.sampling.get("stop", [])
         assert isinstance(stops, list)
+        held = HeldBack(stops)
         ids = generation.prompt_ids
         size = len(ids) if ids is not None else len((generation.prompt_text or "").split())
         whole = Delta([SequenceDelta() for _ in range(generation.n)], size, 0, False)
+        tokens, count, end = self._script(generation, budget)
         with self._running.track_inprogress():
-            for position in range(budget):
+            for position, token in enumerate(tokens, start=1):
                 await asyncio.sleep(self._interval_s)
-                word = WORDS[position % len(WORDS)]
-                stopped = any(stop in word for stop in stops)
-                finish = "stop" if stopped else "length" if position + 1 == budget else None
-                sequences = [self._token(generation, word, position, finish) for _ in range(generation.n)]
+                last = position == count
+                text, stopped = held.release(token.text, last)
+                finish = "stop" if stopped else end if last else None
+                sequences = [gained(generation, token, text, position, finish) for _ in range(generation.n)]
                 delta = Delta(sequences, size, 0, finish is not None)
                 if generation.stream:
                     yield delta
@@ -50,16 +66,14 @@ class ScriptedEngine:
         if not generation.stream:
             yield whole
 
-    def _token(self, generation: Generation, word: str, position: int, finish: str | None) -> SequenceDelta:
-        token_id = position % len(WORDS)
-        wanted = generation.sampling.get("logprobs") is not None
-        return SequenceDelta(
-            text="" if finish == "stop" else word,
-            token_ids=[token_id],
-            logprobs=[[TokenLogprob(token_id, -0.1, 1, word)]] if wanted else None,
-            cumulative_logprob=-0.1 * (position + 1),
-            finish_reason=finish,
-        )
+    def _script(self, generation: Generation, budget: int) -> tuple[Iterable[Token], int, str]:
+        """The tokens to say, how many they are, and why the last one is the last."""
+        reply = self._replies.find(generation) if self._replies else None
+        if reply is None:
+            return islice(cycle([Token(i, word) for i, word in enumerate(WORDS)]), budget), budget, "length"
+        if len(reply.tokens) > budget:
+            return reply.tokens[:budget], budget, "length"
+        return reply.tokens, len(reply.tokens), reply.finish
 
     async def ping(self) -> None:
         return None
@@ -72,3 +86,33 @@ class ScriptedEngine:
 
     def close(self) -> None:
         return None
+
+
+def gained(generation: Generation, token: Token, text: str, position: int, finish: str | None) -> SequenceDelta:
+    wanted = generation.sampling.get("logprobs") is not None
+    return SequenceDelta(
+        text=text,
+        token_ids=[token.id],
+        logprobs=[[TokenLogprob(token.id, -0.1, 1, token.text)]] if wanted else None,
+        cumulative_logprob=-0.1 * position,
+        finish_reason=finish,
+    )
+
+
+class HeldBack:
+    """Keeps the end of a text that may be the beginning of a stop string, so that none is ever seen."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = stops
+        self._most = max(map(len, stops), default=1) - 1
+        self._held = ""
+
+    def release(self, text: str, last: bool) -> tuple[str, bool]:
+        """What may be shown after `text` has come, and whether a stop string has ended it."""
+        held = self._held + text
+        found = [at for stop in self._stops if (at := held.find(stop)) >= 0]
+        if found:
+            return held[: min(found)], True
+        cut = len(held) if last else max(len(held) - self._most, 0)
+        self._held = held[cut:]
+        return held[:cut], False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,8 @@ WARM_UP: tuple[dict[str, object], ...] = (
     {"max_tokens": 4, "n": 2, "temperature": 1.0, "seed": 1, "top_p": 0.9, "top_k": 40, "min_p": 0.05},
     {"max_tokens": 4, "logprobs": 5, "logit_bias": {5: -1.0}, "min_tokens": 2, "stop": ["\n"]},
     {"max_tokens": 4, "presence_penalty": 0.1, "frequency_penalty": 0.1, "repetition_penalty": 1.1},
+    {"max_tokens": 4, "structured_outputs": {"json": '{"type": "boolean"}'}},
+    {"max_tokens": 1, "prompt_logprobs": 1},
 )
 """Between them they touch every sampler path that a request can."""
 
@@ -44,6 +46,8 @@ class VllmEngine:
         with translated_errors():
             async for output in outputs:
                 num_cached_tokens = max(num_cached_tokens, output.num_cached_tokens or 0)
+                if any(completion.finish_reason == "error" for completion in output.outputs):
+                    raise failed(generation)
                 yield to_delta(output, generation.n, copies, num_cached_tokens)
 
     async def ping(self) -> None:
@@ -65,10 +69,20 @@ class VllmEngine:
         self._engine.shutdown()
 
 
+def failed(generation: Generation) -> BackendError:
+    """vLLM ends a request with this reason if its grammar does not compile, and does not say more."""
+    if "structured_outputs" in generation.sampling:
+        return InvalidArgument("this structure cannot be compiled", "structured_outputs")
+    return Internal("the engine ended the generation with an error")
+
+
 def sampling_params(generation: Generation, n: int) -> Any:
     kind = vllm.RequestOutputKind.DELTA if generation.stream else vllm.RequestOutputKind.FINAL_ONLY
+    arguments: dict[str, Any] = {**generation.sampling, "n": n}
     try:
-        return vllm.SamplingParams(**{**generation.sampling, "n": n}, output_kind=kind)
+        if structure := arguments.get("structured_outputs"):
+            arguments["structured_outputs"] = vllm.StructuredOutputsParams(**structure)
+        return vllm.SamplingParams(**arguments, output_kind=kind)
     except (vllm.VLLMClientError, ValueError, TypeError) as exc:
         raise invalid(exc) from exc
 
@@ -89,17 +103,24 @@ def to_delta(output: Any, n: int, copies: int, num_cached_tokens: int) -> Delta:
             sequences[index] = SequenceDelta(
                 text=completion.text,
                 token_ids=list(completion.token_ids),
-                logprobs=None if completion.logprobs is None else list(logprobs(completion)),
+                logprobs=None
+                if completion.logprobs is None
+                else list(logprobs(completion.token_ids, completion.logprobs)),
                 cumulative_logprob=completion.cumulative_logprob,
                 finish_reason=completion.finish_reason,
             )
-    return Delta(sequences, len(output.prompt_token_ids or ()), num_cached_tokens, output.finished)
+    prompt_ids = output.prompt_token_ids or ()
+    prompt = list(logprobs(prompt_ids, output.prompt_logprobs)) if output.prompt_logprobs else None
+    return Delta(sequences, len(prompt_ids), num_cached_tokens, output.finished, prompt)
 
 
-def logprobs(completion: Any) -> Iterator[list[TokenLogprob]]:
-    """Per generated token its candidates, the sampled one first: vLLM's dict alone does not tell which it was."""
-    for token_id, candidates in zip(completion.token_ids, completion.logprobs, strict=True):
-        ordered = sorted(candidates.items(), key=lambda item: item[0] != token_id)
+def logprobs(token_ids: Iterable[int], positions: Iterable[Any]) -> Iterator[list[TokenLogprob]]:
+    """Per token its candidates, the token itself first: vLLM's dict alone does not tell which it was.
+
+    A prompt's first token has no candidates: nothing stands before it.
+    """
+    for token_id, candidates in zip(token_ids, positions, strict=True):
+        ordered = sorted((candidates or {}).items(), key=lambda item: item[0] != token_id)
         yield [TokenLogprob(i, c.logprob, c.rank, c.decoded_token) for i, c in ordered]
 
 
@@ -122,4 +143,6 @@ def translated_errors() -> Iterator[None]:
 def invalid(exc: Exception) -> InvalidArgument:
     """vLLM names the parameter where it knows it; its first argument is the message without its suffixes."""
     message = str(exc.args[0]) if exc.args else str(exc)
-    return InvalidArgument(message, getattr(exc, "parameter", None) or "sampling_parameters")
+    structural = "structural tag" in message or "structured_outputs" in message or "JSON schema" in message
+    unnamed = "structured_outputs" if structural else "sampling_parameters"
+    return InvalidArgument(message, getattr(exc, "parameter", None) or unnamed)

@@ -32,6 +32,7 @@ INPUTS: Mapping[str, str] = {
     "return_num_output_tokens": "TYPE_BOOL",
     "return_num_cached_tokens": "TYPE_BOOL",
     "return_token_ids": "TYPE_BOOL",
+    "return_prompt_logprobs": "TYPE_BOOL",
     "return_error": "TYPE_BOOL",
     "cache_salt": "TYPE_STRING",
     "traceparent": "TYPE_STRING",
@@ -46,6 +47,7 @@ OUTPUTS: Mapping[str, str] = {
     "num_output_tokens": "TYPE_UINT32",
     "num_cached_tokens": "TYPE_UINT32",
     "token_ids": "TYPE_INT32",
+    "prompt_logprobs": "TYPE_STRING",
     "error": "TYPE_STRING",
     "probe_output": "TYPE_STRING",
 }
@@ -114,6 +116,8 @@ def encode(delta: Delta, generation: Generation) -> dict[str, NDArray[np.generic
         tensors["num_cached_tokens"] = np.asarray([delta.num_cached_tokens], dtype=np.uint32)
     if "token_ids" in returns:
         tensors["token_ids"] = np.asarray([i for s in sequences for i in s.token_ids], dtype=np.int32)
+    if "prompt_logprobs" in returns:
+        tensors["prompt_logprobs"] = strings([logprobs_json(delta.prompt_logprobs)])
     return tensors
 
 

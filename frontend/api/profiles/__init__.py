@@ -1,0 +1,1 @@
+"""GET /v1/profiles: ours, not OpenAI's."""
