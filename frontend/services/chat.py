@@ -122,5 +122,6 @@ def parsed(choice: ChoiceDelta, parser: ToolCallParser) -> ChoiceDelta:
             text += piece
         else:
             calls.append(piece)
-    finish = "tool_calls" if choice.finish_reason == "stop" and parser.called else choice.finish_reason
+    calls_end_it = choice.finish_reason == "stop" and parser.called and not parser.cut
+    finish = "tool_calls" if calls_end_it else choice.finish_reason
     return msgspec.structs.replace(choice, text=text, calls=calls, finish_reason=finish)

@@ -41,6 +41,11 @@ class ToolCallParser:
         """Whether a call has begun."""
         return self._calls > 0
 
+    @property
+    def cut(self) -> bool:
+        """Whether the text ended inside a call."""
+        return self._call is not None
+
     def feed(self, text: str) -> Iterator[str | ToolCallDelta]:
         """Pieces of content, and of calls, in the order in which they were generated."""
         self._held += text

@@ -103,6 +103,11 @@ class TestTools:
         assert choice["finish_reason"] == "length"
         assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"city"'
 
+    async def test_a_call_that_a_stop_string_cut_is_no_call_to_make(self, smollm2: Path) -> None:
+        """`stop`, not `tool_calls`: its arguments are no JSON."""
+        reply = await ask(FakeEngine(says=SAYS_CALL[:4]), smollm2, tools=[WEATHER], stop="Paris")
+        assert reply["choices"][0]["finish_reason"] == "stop"
+
     @pytest.mark.compat(OF_CHAT, "`tool_choice`: none")
     async def test_without_tools_tags_are_text(self, smollm2: Path) -> None:
         """Nothing is parsed that was not asked for: a model may explain its own format."""
