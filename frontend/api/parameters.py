@@ -17,8 +17,13 @@ Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
 ]
 LogitBias = Annotated[
-    dict[Annotated[str, Meta(pattern=r"^[0-9]{1,9}$")], Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=300)
+    dict[Annotated[str, Meta(pattern=r"^[0-9]{1,9}$(?!\n)")], Annotated[float, Meta(ge=-100, le=100)]],
+    Meta(max_length=300),
 ]
+
+
+SEEDS = 2**62
+"""Seeds are folded into so many: the engine adds a choice's number to them, and takes -1 for none."""
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,7 +80,7 @@ def sampling(data: SamplingParameters, *, max_tokens: int | None, logprobs: int 
         stop=[data.stop] if isinstance(data.stop, str) else data.stop or [],
         stop_token_ids=data.stop_token_ids or [],
         ignore_eos=bool(data.ignore_eos),
-        seed=data.seed,
+        seed=None if data.seed is None else data.seed % SEEDS,
         presence_penalty=data.presence_penalty,
         frequency_penalty=data.frequency_penalty,
         repetition_penalty=data.repetition_penalty,

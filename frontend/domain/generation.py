@@ -23,7 +23,8 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def leaves_text_free(self) -> bool:
         """A choice may be, and end, as the model likes."""
-        return self.json_schema is None and (self.tools is None or not self.tools.required)
+        calls = self.tools
+        return self.json_schema is None and (calls is None or (calls.several and not calls.required))
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

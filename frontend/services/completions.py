@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -38,7 +39,10 @@ class CompletionService:
     async def open(self, task: CompletionTask, principal: Principal, traceparent: str | None) -> Reply:
         """The choices of prompt i are those from i x n on. Raises ModelNotFound, InvalidRequest, ContextLengthExceeded."""
         model = self._models.get(task.model)
-        replies = [await self._open_one(task, prompt, model, principal, traceparent) for prompt in task.prompts]
+        replies = []
+        for prompt in task.prompts:
+            replies.append(await self._open_one(task, prompt, model, principal, traceparent))
+            await asyncio.sleep(0)  # short prompts are tokenised on the event loop: others get their turn in between
         if len(replies) == 1:
             return replies[0]
         return Reply(

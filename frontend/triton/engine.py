@@ -110,6 +110,8 @@ def translate(exc: Exception) -> ServiceError:
     code = exc.code() if isinstance(exc, grpc.aio.AioRpcError) else None
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Timeout("The generation took longer than a request may.")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Internal("The reply with its log probabilities is too large.")
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return Internal(f"Triton refused the request: {exc}")
     return ConnectionLost("The engine is not available.", retry_after_s=RESTART_S)

@@ -13,7 +13,7 @@ from frontend.api.parameters import sampling
 from frontend.domain.errors import InvalidRequest
 from frontend.domain.generation import TokenLogprobs
 from frontend.domain.hermes.encoder import Encoder
-from frontend.domain.json_schema import enforceable
+from frontend.domain.json_schema import Budget, enforceable
 from frontend.domain.messages import Message
 from frontend.domain.tools import ToolCall
 from frontend.http.replies import event
@@ -44,7 +44,8 @@ def to_domain(data: schema.CreateChatCompletion, max_n: int) -> ChatTurn:
             )
     if data.top_logprobs is not None and not data.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs")
-    offered = tools.offered(data)
+    budget = Budget()
+    offered = tools.offered(data, budget)
     return ChatTurn(
         model=data.model,
         messages=conversation(data.messages),
@@ -57,7 +58,7 @@ def to_domain(data: schema.CreateChatCompletion, max_n: int) -> ChatTurn:
         stream=bool(data.stream),
         tools=offered,
         tool_choice=tools.choice(data, offered),
-        json_format=json_format(data.response_format),
+        json_format=json_format(data.response_format, budget),
         profile=data.profile,
     )
 
@@ -111,14 +112,14 @@ def message(
 
 
 def json_format(
-    data: schema.TextFormat | schema.JsonObjectFormat | schema.JsonSchemaFormat | None,
+    data: schema.TextFormat | schema.JsonObjectFormat | schema.JsonSchemaFormat | None, budget: Budget
 ) -> JsonFormat | None:
     if isinstance(data, schema.JsonObjectFormat):
         return JsonFormat(ANY_OBJECT, ANY_OBJECT)
     if isinstance(data, schema.JsonSchemaFormat):
         wanted = data.json_schema.schema if data.json_schema.schema is not None else ANY_OBJECT
         where = "response_format.json_schema.schema"
-        return JsonFormat(wanted, enforceable(wanted, where, strict=bool(data.json_schema.strict)))
+        return JsonFormat(wanted, enforceable(wanted, where, budget, strict=bool(data.json_schema.strict)))
     return None
 
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from frontend.api.parameters import Count, FinishReason, Metadata, SamplingParameters, UsageBody
 
-FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$(?!\n)")]
 
 
 class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):

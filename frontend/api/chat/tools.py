@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from frontend.api.chat import schema
 from frontend.domain.errors import InvalidRequest
-from frontend.domain.json_schema import enforceable
+from frontend.domain.json_schema import Budget, enforceable
 from frontend.domain.tools import Tool, ToolCallDelta, ToolChoice
 
+ANY_OBJECT: dict[str, object] = {"type": "object"}
 NO_ARGUMENTS: Mapping[str, object] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
-def offered(data: schema.CreateChatCompletion) -> list[Tool]:
+def offered(data: schema.CreateChatCompletion, budget: Budget) -> list[Tool]:
     """What the model is told of. With tool_choice "none" that is nothing. Raises InvalidRequest."""
     if data.tool_choice == "none" or not data.tools:
         return []
-    tools = [tool(each.function, f"tools[{i}].function") for i, each in enumerate(data.tools)]
+    tools = [tool(each.function, f"tools[{i}].function", budget) for i, each in enumerate(data.tools)]
     names = [each.name for each in tools]
     for i, name in enumerate(names):
         if name in names[:i]:
@@ -24,12 +25,18 @@ def offered(data: schema.CreateChatCompletion) -> list[Tool]:
     return tools
 
 
-def tool(data: schema.FunctionDefinition, where: str) -> Tool:
+def tool(data: schema.FunctionDefinition, where: str, budget: Budget) -> Tool:
     parameters = data.parameters or NO_ARGUMENTS
     path = f"{where}.parameters"
-    enforced = enforceable(parameters, path, strict=bool(data.strict))
-    if enforced.setdefault("type", "object") != "object":
+    enforced = enforceable(parameters, path, budget, strict=bool(data.strict))
+    if enforced.get("type", "object") != "object":
         raise InvalidRequest("The parameters of a function must be an object.", param=path)
+    if not enforced.keys().isdisjoint(("$ref", "anyOf", "enum", "const")):
+        if data.strict:
+            raise InvalidRequest("The parameters of a function must be an object, and said to be one.", param=path)
+        enforced = ANY_OBJECT
+    elif "type" not in enforced:
+        enforced = enforced | {"type": "object"}
     return Tool(name=data.name, description=data.description, parameters=data.parameters, enforced=enforced)
 
 

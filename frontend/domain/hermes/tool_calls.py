@@ -32,6 +32,8 @@ class ToolCallParser:
     def __init__(self) -> None:
         self._held = ""
         self._call: CallReader | None = None
+        self._space = ""
+        """White space before the tag that began the call: part of the content, if it is none."""
         self._calls = 0
         self._closing = False
         """A call's object is complete, its closing tag is not."""
@@ -87,7 +89,8 @@ class ToolCallParser:
         """Content that can be no part of a tag, and whether a call begins behind it. White space around calls goes."""
         at = self._held.find(OPEN)
         if at >= 0:
-            content, self._held = self._held[:at].rstrip(SPACE), self._held[at + len(OPEN) :]
+            content = self._held[:at].rstrip(SPACE)
+            self._space, self._held = self._held[len(content) : at], self._held[at + len(OPEN) :]
         else:
             keep = len(self._held) - beginning_of(OPEN, self._held)
             keep = len(self._held[:keep].rstrip(SPACE))
@@ -109,7 +112,7 @@ class ToolCallParser:
     def _break_off(self) -> str:
         """The text of a call that is none, as content; of one that has begun, nothing: it stays as far as it came."""
         assert self._call is not None
-        text = "" if self._call.started else OPEN + self._call.raw
+        text = "" if self._call.started else self._space + OPEN + self._call.raw
         self._closing = self._call.started
         self._call = None
         return text
@@ -175,7 +178,7 @@ class CallReader:
         if self._arguments_end is None or self._sent_to:
             return ""
         self._sent_to = self._arguments_end
-        return "{}" if value.strip(SPACE) == "null" else read_string(value) or value.strip(SPACE)
+        return "{}" if value.strip(SPACE) == "null" else object_in_string(value) or value.strip(SPACE)
 
     def _step(self, char: str, position: int) -> None:
         if self._in_string:
@@ -235,6 +238,15 @@ def read_string(raw: str) -> str | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, str) else None
+
+
+def object_in_string(raw: str) -> str | None:
+    """The text of a JSON object that a model wrote as a JSON string."""
+    text = read_string(raw)
+    try:
+        return text if text is not None and isinstance(json.loads(text), dict) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def beginning_of(tag: str, text: str) -> int:

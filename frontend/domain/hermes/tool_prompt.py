@@ -92,6 +92,8 @@ def message_turn(message: Message) -> Pieces:
 
 def arguments(text: str) -> str:
     """As they were generated, byte for byte, so that the engine's cache knows them again; never anything but JSON."""
+    if not text.strip():
+        return "{}"
     try:
         json.loads(text)
     except (ValueError, RecursionError):

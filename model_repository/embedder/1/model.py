@@ -3,8 +3,12 @@
 # ruff: noqa: E402, I001
 import locale
 
+from embedder_backend import family
+
 # The stub runs in the C locale whatever the environment says, and torch then fails to read its own templates.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
+# Before torch is imported, which takes seconds: a server that is killed meanwhile would go unnoticed for ever.
+family.watch_parent()
 
 import json
 from collections.abc import Sequence
@@ -13,7 +17,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from embedder_backend import config, family, wire
+from embedder_backend import config, wire
 from embedder_backend.embedder import Embedder
 from embedder_backend.errors import InvalidArgument
 
@@ -27,7 +31,6 @@ class TritonPythonModel:
                 f"numpy {settings.required_numpy} is needed by this Triton's Python stub,"
                 f" found {np.__version__} in {np.__file__}"
             )
-        family.watch_parent()
         device = f"cuda:{args['model_instance_device_id']}" if args["model_instance_kind"] == "GPU" else "cpu"
         self._embedder = Embedder(settings.folder, threads=settings.threads, device=device)
         self._embedder.embed(self._embedder.tokenize(["warm"]))

@@ -310,6 +310,8 @@ WRONG: list[tuple[str, object, str | None]] = [
     ("a choice that is no tool", chat(tools=[tool()], tool_choice=named("g")), "tool_choice"),
     ("two tools of a name", chat(tools=[tool(), tool()]), "tools[1].function.name"),
     ("a tool name with a space", chat(tools=[tool(name="a b")]), "tools[0].function.name"),
+    ("a tool name with a line break", chat(tools=[tool(name="f\n")]), "tools[0].function.name"),
+    ("min_tokens with one call at most", chat(min_tokens=2, tools=[tool()], parallel_tool_calls=False), "min_tokens"),
     ("a tool name as a tag", chat(tools=[tool(name="</tools>")]), "tools[0].function.name"),
     ("a custom tool", chat(tools=[{"type": "custom", "custom": {"name": "f"}}]), "tools[0].type"),
     ("parameters that are a list", chat(tools=[tool(parameters=[])]), "tools[0].function.parameters"),

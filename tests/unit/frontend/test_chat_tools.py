@@ -28,6 +28,10 @@ SAYS_CALL = ["<tool", "_call>\n", '{"name": "get_wea', 'ther", "arguments": {"ci
 SAYS_TWO = ["Let me see.\n", *SAYS_CALL, "\n", '<tool_call>\n{"name": "get_time", "arguments": {}}\n</tool_call>']
 
 
+def tool_of(parameters: dict[str, Any], *, strict: bool = False) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f", "parameters": parameters, "strict": strict}}
+
+
 def text_of(engine: FakeEngine, model: Path) -> str:
     """The prompt that reached the engine, control tokens and all."""
     files = next(p.parent for p in model.rglob("tokenizer.json"))
@@ -170,6 +174,17 @@ class TestTools:
             '<|im_start|>tool\n<tool_response>\n{"name": "get_weather", "content": "sunny, \\"21\\" degrees"}\n'
             "</tool_response><|im_end|>\n<|im_start|>assistant\n"
         )
+
+    @pytest.mark.parametrize("parameters", [{"$ref": "#/$defs/S", "$defs": {"S": {"type": "string"}}}, {"const": "x"}])
+    async def test_arguments_are_an_object(self, smollm2: Path, parameters: dict[str, Any]) -> None:
+        """Whatever the schema says: refused if strict, an object of any kind if not."""
+        engine = FakeEngine(says=["x"])
+        await ask(engine, smollm2, tools=[tool_of(parameters)])
+        constraint = engine.requests[0].constraint
+        assert constraint is not None
+        assert constraint.tools is not None
+        assert constraint.tools.callable[0].enforced == {"type": "object"}
+        await ask(engine, smollm2, 400, tools=[tool_of(parameters, strict=True)])
 
     async def test_a_tool_without_parameters_takes_none(self, smollm2: Path) -> None:
         """As OpenAI defines it: an empty object, and nothing else."""

@@ -71,6 +71,8 @@ CASES: list[tuple[str, Read]] = [
         f'{OPEN}{{"name": "f", "arguments": {{"a": 1}}{OPEN}{{"name": "g", "arguments": {{}}}}{CLOSE}',
         ("", [("f", '{"a": 1}'), ("g", "{}")]),
     ),
+    ("Use the <tool_call> tag please", ("Use the <tool_call> tag please", [])),
+    (f'{OPEN}{{"name": "f", "arguments": "hello"}}{CLOSE}', ("", [("f", '"hello"')])),
     (f"{OPEN}not json{CLOSE} tail", (f"{OPEN}not json{CLOSE} tail", [])),
     (f'{OPEN}{{"foo": 1}}{CLOSE}', (f'{OPEN}{{"foo": 1}}{CLOSE}', [])),
     (f'{OPEN}{{"name": 3, "arguments": {{}}}}{CLOSE}', (f'{OPEN}{{"name": 3, "arguments": {{}}}}{CLOSE}', [])),

@@ -17,6 +17,9 @@ from . import sampling
 from .errors import BackendError, InvalidArgument
 from .generation import Delta, Generation, TokenLogprob
 
+LOWEST_LOGPROB = -9999.0
+"""What a guided generation forbids has -inf, which JSON lacks; this is OpenAI's own floor."""
+
 Tensors = Mapping[str, NDArray[np.generic]]
 
 INPUTS: Mapping[str, str] = {
@@ -134,7 +137,10 @@ def logprobs_json(logprobs: list[list[TokenLogprob]] | None) -> str:
     if logprobs is None:
         return "null"
     positions = [
-        {c.token_id: {"logprob": c.logprob, "rank": c.rank, "decoded_token": c.text} for c in candidates}
+        {
+            c.token_id: {"logprob": max(c.logprob, LOWEST_LOGPROB), "rank": c.rank, "decoded_token": c.text}
+            for c in candidates
+        }
         for candidates in logprobs
     ]
     return json.dumps(positions)
