@@ -50,7 +50,7 @@ docs:            ## rewrite the pages that are generated
 	@$(BIN)/hermes2 settings > docs/configuration.md
 	@$(BIN)/python -m tests.support.compatibility
 
-lock:            ## pin newer versions (needs uv)
+lock:            ## write the lock files anew (needs uv; UPGRADE=1: with newer versions)
 	@deploy/environments/lock.sh
 
 clean:           ## remove the environments and all state

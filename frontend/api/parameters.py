@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeGuard
 
 import msgspec
 from msgspec import Meta
@@ -10,6 +10,7 @@ from msgspec import Meta
 from frontend.domain.errors import InvalidRequest
 from frontend.domain.generation import Sampling
 
+Mixed = list[str | int | list[int]]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopText = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -87,6 +88,33 @@ def sampling(data: SamplingParameters, *, max_tokens: int | None, logprobs: int 
         logit_bias={int(token): bias for token, bias in data.logit_bias.items()} if data.logit_bias else None,
         logprobs=logprobs,
     )
+
+
+def texts_or_ids(value: str | Mixed, param: str, most: int) -> list[str] | list[list[int]]:
+    """A text, the token ids of one, or a list of either, as the list that it stands for. Raises InvalidRequest."""
+    if isinstance(value, str):
+        return [value]
+    if all_ids(value):
+        return [value]
+    if not (all_texts(value) or all_lists(value)):
+        raise InvalidRequest(
+            f"Invalid value for '{param}': texts, token ids and lists of token ids cannot be mixed.", param=param
+        )
+    if len(value) > most:
+        raise InvalidRequest(f"Invalid value for '{param}': at most {most} are taken, not {len(value)}.", param=param)
+    return value
+
+
+def all_ids(values: Mixed) -> TypeGuard[list[int]]:
+    return all(isinstance(value, int) for value in values)
+
+
+def all_texts(values: Mixed) -> TypeGuard[list[str]]:
+    return all(isinstance(value, str) for value in values)
+
+
+def all_lists(values: Mixed) -> TypeGuard[list[list[int]]]:
+    return all(isinstance(value, list) for value in values)
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True):

@@ -45,32 +45,15 @@ class Generator:
 
         Raises ContextLengthExceeded, InvalidRequest.
         """
-        if not prompt_ids:
-            raise InvalidRequest("The prompt must not be empty.", param=prompt_param)
-        prompt_tokens, window = len(prompt_ids), model.max_model_len
-        asked = sampling.max_tokens or default_max_tokens or 1
-        if prompt_tokens + asked > window and not (sampling.max_tokens is None and prompt_tokens < window):
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {window} tokens. However, you requested {prompt_tokens + asked} tokens"
-                f" ({prompt_tokens} in the {prompt_param}, {asked} in the completion). Please reduce the length of either.",
-                param=prompt_param,
-            )
-        max_tokens = sampling.max_tokens or min(default_max_tokens or window, window - prompt_tokens)
+        max_tokens = room(len(prompt_ids), model.max_model_len, sampling.max_tokens, default_max_tokens, prompt_param)
         if (sampling.min_tokens or 0) > max_tokens:
             raise InvalidRequest(
                 f"min_tokens must not be greater than the {max_tokens} tokens of the answer.", param="min_tokens"
             )
-        for name, token_ids in (
-            ("logit_bias", sampling.logit_bias or ()),
-            ("stop_token_ids", sampling.stop_token_ids),
-            (prompt_param, prompt_ids),
-        ):
-            self._check_tokens(token_ids, name)
-        if constraint is not None and (sampling.ignore_eos or sampling.min_tokens) and not constraint.leaves_text_free:
-            raise InvalidRequest(
-                "'min_tokens' and 'ignore_eos' go beyond the end that response_format or tool_choice set.",
-                param="ignore_eos" if sampling.ignore_eos else "min_tokens",
-            )
+        self._check_tokens(sampling.logit_bias or (), "logit_bias")
+        self._check_tokens(sampling.stop_token_ids, "stop_token_ids")
+        self._check_tokens(prompt_ids, prompt_param)
+        check_end(sampling, constraint)
         stops = [] if sampling.ignore_eos else [self._end_of_turn]
         request = GenerationRequest(
             prompt_ids=prompt_ids,
@@ -82,7 +65,7 @@ class Generator:
             cache_salt=principal.tenant,
             traceparent=traceparent,
         )
-        return Reply(model, prompt_tokens, sampling.n, self._engine.generate(request))
+        return Reply(model, len(prompt_ids), sampling.n, self._engine.generate(request))
 
     def _check_tokens(self, token_ids: Collection[int], param: str) -> None:
         for token_id in (min(token_ids, default=0), max(token_ids, default=0)):
@@ -90,3 +73,26 @@ class Generator:
                 raise InvalidRequest(
                     f"{token_id} is not a token of this model (0 to {self._vocab_size - 1}).", param=param
                 )
+
+
+def room(prompt_tokens: int, window: int, max_tokens: int | None, default_max_tokens: int | None, param: str) -> int:
+    """How many tokens the answer may have. Raises InvalidRequest, ContextLengthExceeded."""
+    if prompt_tokens == 0:
+        raise InvalidRequest("The prompt must not be empty.", param=param)
+    asked = max_tokens or default_max_tokens or 1
+    if prompt_tokens + asked > window and not (max_tokens is None and prompt_tokens < window):
+        raise ContextLengthExceeded(
+            f"This model's maximum context length is {window} tokens. However, you requested {prompt_tokens + asked} tokens"
+            f" ({prompt_tokens} in the {param}, {asked} in the completion). Please reduce the length of either.",
+            param=param,
+        )
+    return max_tokens or min(default_max_tokens or window, window - prompt_tokens)
+
+
+def check_end(sampling: Sampling, constraint: Constraint | None) -> None:
+    """Raises InvalidRequest if an answer must end where the sampling says that it must not."""
+    if constraint is not None and (sampling.ignore_eos or sampling.min_tokens) and not constraint.leaves_text_free:
+        raise InvalidRequest(
+            "'min_tokens' and 'ignore_eos' go beyond the end that response_format or tool_choice set.",
+            param="ignore_eos" if sampling.ignore_eos else "min_tokens",
+        )

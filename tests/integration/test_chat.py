@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import openai
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
 
-from tests.support.stack import API_KEY, Stack
-
 pytestmark = pytest.mark.real
 
 QUESTION: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
-
-
-@pytest.fixture
-def client(stack: Stack) -> Iterator[openai.OpenAI]:
-    """The SDK, raising on every reply and chunk that is not what OpenAI specifies."""
-    with openai.OpenAI(
-        base_url=f"{stack.url}/v1", api_key=API_KEY, max_retries=0, timeout=120, _strict_response_validation=True
-    ) as sdk:
-        yield sdk
 
 
 def test_the_answer_names_paris(client: openai.OpenAI) -> None:

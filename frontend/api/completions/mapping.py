@@ -10,7 +10,7 @@ import msgspec
 
 from frontend.api import generations
 from frontend.api.completions import schema
-from frontend.api.parameters import sampling
+from frontend.api.parameters import sampling, texts_or_ids
 from frontend.domain.errors import InvalidRequest
 from frontend.domain.generation import TokenLogprobs
 from frontend.domain.hermes.encoder import Encoder
@@ -39,18 +39,9 @@ def to_domain(data: schema.CreateCompletion, max_n: int, max_prompts: int) -> Co
     )
 
 
-def prompts(data: str | list[str | int | list[int]], max_prompts: int) -> list[Prompt]:
-    """One text, one list of ids, or a list of either. Raises InvalidRequest."""
-    if isinstance(data, str):
-        return [data]
-    ids = [item for item in data if isinstance(item, int)]
-    if len(ids) == len(data):
-        return [ids]
-    if ids or len({type(item) for item in data}) > 1:
-        raise InvalidRequest("Texts, token ids and lists of token ids cannot be mixed.", param="prompt")
-    if len(data) > max_prompts:
-        raise InvalidRequest(f"At most {max_prompts} prompts are taken, {len(data)} were sent.", param="prompt")
-    several: list[Prompt] = [item for item in data if not isinstance(item, int)]
+def prompts(data: str | list[str | int | list[int]], max_prompts: int) -> Sequence[Prompt]:
+    """Raises InvalidRequest."""
+    several = texts_or_ids(data, "prompt", max_prompts)
     if not all(several):
         raise InvalidRequest("A prompt must not be empty.", param="prompt")
     return several

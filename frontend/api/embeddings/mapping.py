@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Literal, TypeGuard, cast
+from typing import Literal, cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from frontend.api.embeddings import schema
-from frontend.domain.errors import InvalidRequest
+from frontend.api.parameters import texts_or_ids
 from frontend.services.embeddings import Embeddings, EmbeddingTask
 
 ROWS_PER_STEP = 64
@@ -22,36 +22,9 @@ _encode = msgspec.json.Encoder().encode
 
 def to_domain(data: schema.CreateEmbedding) -> EmbeddingTask:
     """Raises InvalidRequest, naming the parameter."""
-    return EmbeddingTask(model=data.model, inputs=inputs(data.input), dimensions=data.dimensions)
-
-
-def inputs(value: str | list[str | int | list[int]]) -> list[str] | list[list[int]]:
-    """Texts, or token ids of texts. Raises InvalidRequest."""
-    if isinstance(value, str):
-        return [value]
-    if all_ids(value):
-        return [value]
-    if not (all_texts(value) or all_lists(value)):
-        raise InvalidRequest(
-            "Invalid value for 'input': texts, token ids and lists of token ids cannot be mixed.", param="input"
-        )
-    if len(value) > schema.MAX_INPUTS:
-        raise InvalidRequest(
-            f"Invalid value for 'input': at most {schema.MAX_INPUTS} inputs are taken, not {len(value)}.", param="input"
-        )
-    return value
-
-
-def all_ids(value: list[str | int | list[int]]) -> TypeGuard[list[int]]:
-    return all(isinstance(each, int) for each in value)
-
-
-def all_texts(value: list[str | int | list[int]]) -> TypeGuard[list[str]]:
-    return all(isinstance(each, str) for each in value)
-
-
-def all_lists(value: list[str | int | list[int]]) -> TypeGuard[list[list[int]]]:
-    return all(isinstance(each, list) for each in value)
+    return EmbeddingTask(
+        model=data.model, inputs=texts_or_ids(data.input, "input", schema.MAX_INPUTS), dimensions=data.dimensions
+    )
 
 
 async def body(embeddings: Embeddings, encoding: Literal["float", "base64"] | None) -> schema.EmbeddingList:
