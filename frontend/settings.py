@@ -130,6 +130,63 @@ class ValkeySettings(Group, frozen=True):
     timeout_s: Annotated[float, Meta(gt=0, description="Longest wait for one command, seconds")] = 0.05
 
 
+class SqlSettings(Group, frozen=True):
+    """The database: conversations, responses, keys. The truth; what it has acknowledged is not lost."""
+
+    url: Annotated[
+        Secret | None,
+        Meta(description="postgresql://user:password@host/name; unset: SQLite, in hermes2.db in home"),
+    ] = None
+    pool_size: Annotated[int, Meta(ge=1, le=256, description="Connections of one frontend process")] = 8
+    timeout_s: Annotated[
+        float, Meta(gt=0, description="Longest wait for a connection, or for another writer to finish, seconds")
+    ] = 5.0
+    synchronous: Annotated[
+        Literal["full", "normal"],
+        Meta(description="SQLite only. full: a commit survives power loss; normal: the end of any process"),
+    ] = "full"
+
+
+class ContextSettings(Group, frozen=True):
+    """How conversations are fitted into the model's window."""
+
+    reserve_tokens: Annotated[
+        int,
+        Meta(ge=1, description="Room for the answer where the request does not say; at most a quarter of the window"),
+    ] = 1024
+    keep_share: Annotated[
+        float,
+        Meta(gt=0, lt=1, description="A trim leaves so much of the room for history filled; smaller: rarer trims"),
+    ] = 0.7
+    trim_ahead_share: Annotated[
+        float,
+        Meta(
+            gt=0, le=1, description="History that fills so much of its room is trimmed in the background, after a turn"
+        ),
+    ] = 0.9
+    summary_tokens: Annotated[int, Meta(ge=0, description="Longest summary of what was left out; 0: none")] = 256
+    background: Annotated[int, Meta(ge=0, description="Summaries made at the same time, by one process")] = 1
+
+
+class ConversationSettings(Group, frozen=True):
+    """Conversations, responses and sessions that are kept."""
+
+    most_per_tenant: Annotated[int, Meta(ge=1, description="Conversations of one tenant")] = 10_000
+    most_items: Annotated[int, Meta(ge=1, description="Items of one conversation")] = 20_000
+    sessions_per_tenant: Annotated[int, Meta(ge=1, description="Sessions of one tenant")] = 10_000
+    session_idle_s: Annotated[int, Meta(ge=1, description="A session that is not used for so long ends, seconds")] = (
+        86_400
+    )
+    session_lifetime_s: Annotated[int, Meta(ge=1, description="A session ends after so long, seconds")] = 30 * 86_400
+    lease_s: Annotated[
+        float, Meta(gt=0, description="A turn whose process has vanished is given up after so long, seconds")
+    ] = 15.0
+    events_s: Annotated[
+        int, Meta(ge=0, description="The events of a finished response can be streamed again for so long, seconds")
+    ] = 3600
+    background_per_tenant: Annotated[int, Meta(ge=1, description="Background responses of one tenant and process")] = 32
+
+
 class MemorySettings(Group, frozen=True):
     """Shares of memory_limit that are not the model's. The start shows the whole sum, and refuses one that is too large."""
 
@@ -208,6 +265,9 @@ class Settings(Group, frozen=True):
     embedder: EmbedderSettings = EmbedderSettings()
     triton: TritonSettings = TritonSettings()
     valkey: ValkeySettings = ValkeySettings()
+    sql: SqlSettings = SqlSettings()
+    context: ContextSettings = ContextSettings()
+    conversations: ConversationSettings = ConversationSettings()
     memory: MemorySettings = MemorySettings()
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()

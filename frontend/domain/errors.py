@@ -3,6 +3,9 @@
 ServiceError                     code, message, param
 |- InvalidRequest                the request is wrong as it stands
 |  |- ContextLengthExceeded      prompt and answer do not fit the model's window
+|  |- ConversationLocked         another turn of the conversation is running: try again after `retry_after_s`
+|  |- PreviousResponseNotFound
+|  |- QuotaExceeded              the tenant keeps as much as it may
 |  `- TooLarge                   the body is larger than is read
 |- Unauthenticated               no key, or one that is not known
 |- NotFound                      no such resource or route
@@ -32,6 +35,27 @@ class InvalidRequest(ServiceError):
 
 class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
+
+
+class ConversationLocked(InvalidRequest):
+    code = "conversation_locked"
+
+    def __init__(self, *, retry_after_s: float = 0.5) -> None:
+        super().__init__(
+            "Another turn of this conversation is running. Please try again when it has ended.", param="conversation"
+        )
+        self.retry_after_s = retry_after_s
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    code = "previous_response_not_found"
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(f"Previous response with id {response_id!r} not found.", param="previous_response_id")
+
+
+class QuotaExceeded(InvalidRequest):
+    code = "quota_exceeded"
 
 
 class TooLarge(InvalidRequest):

@@ -71,6 +71,8 @@ def headers(error: errors.ServiceError) -> dict[str, str]:
             "retry-after": str(math.ceil(error.retry_after_s)),
             "retry-after-ms": str(int(error.retry_after_s * 1e3)),
         }
+    if isinstance(error, errors.ConversationLocked):  # a 400 that the SDKs try again
+        return {"x-should-retry": "true", "retry-after-ms": str(int(error.retry_after_s * 1e3))}
     if isinstance(error, errors.Unauthenticated):
         return {"www-authenticate": "Bearer"}
     if isinstance(error, MethodNotAllowed):
