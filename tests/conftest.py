@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ from deploy.launcher import embedder, models
 from frontend import settings
 from tests.support import llama
 from tests.support.stack import MODELS, Stack
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, object, object]:
+    """No collection of garbage while a failure is told: a finaliser that fails then parses source while source is being
+    parsed, which ends CPython 3.11 in "AST constructor recursion depth mismatch" (gh-106905), and the run with it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +62,11 @@ def tiny_llama(llama_source: Path, tmp_path_factory: pytest.TempPathFactory, eng
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The real service: Triton, vLLM, Valkey, the default model."""
-    with Stack(tmp_path_factory.mktemp("real")) as running:
+    """The real service: Triton, vLLM, Valkey, the default model.
+
+    Patient, because other tests start a second engine on the same two cores beside it.
+    """
+    with Stack(tmp_path_factory.mktemp("real"), ENGINE_HANG_TIMEOUT_S=60) as running:
         yield running
 
 

@@ -31,7 +31,8 @@ class Service(Protocol):
     start_timeout_s: float
     stop_timeout_s: float
     hang_timeout_s: float
-    """A service that fails its probe for so long after it was ready is taken down."""
+    """A service that fails its probe for so long after it was ready is taken down. Only the time that probes have waited
+    counts: a machine that was asleep has not seen its services fail."""
 
     def command(self) -> Command:
         """Prepares what must lie on disk, and says what to run."""
@@ -119,21 +120,23 @@ class Supervisor:
         family = self._family
         assert family is not None
         ended = asyncio.create_task(family.wait())
-        healthy_at = time.monotonic()
+        longest_s = self.service.hang_timeout_s / 2
+        unanswered_s = 0.0
         while True:
             await asyncio.wait([ended], timeout=WATCH_POLL_S)
             if ended.done():
                 return f"ended with status {ended.result()}"
+            asked_at = time.monotonic()
             try:
-                healthy = await answers(self.service.probe, self.service.hang_timeout_s / 2)
+                healthy = await answers(self.service.probe, longest_s)
             except ServiceFailed as exc:
                 ended.cancel()
                 return str(exc)
-            if healthy:
-                healthy_at = time.monotonic()
-            elif time.monotonic() - healthy_at >= self.service.hang_timeout_s and not ended.done():
+            waited_s = min(time.monotonic() - asked_at, longest_s) + WATCH_POLL_S
+            unanswered_s = 0.0 if healthy else unanswered_s + waited_s
+            if unanswered_s >= self.service.hang_timeout_s and not ended.done():
                 ended.cancel()
-                return f"does not answer since {time.monotonic() - healthy_at:.0f} s"
+                return f"does not answer since {unanswered_s:.0f} s"
 
     async def _pump(self, family: Family) -> None:
         async for line in family.lines():

@@ -43,6 +43,10 @@ RESTRICTED = "shared-memory,model-repository,trace,logging"
 """gRPC services that can change the server: closed by a secret that lives as long as the process."""
 
 
+class NotNow(Exception):
+    """The engine's loop did not answer in time: it hangs, or it is busy, or this machine was asleep. Patience will tell."""
+
+
 class TritonService:
     name = "triton"
 
@@ -94,6 +98,8 @@ class TritonService:
                 if response.error_message:
                     raise ServiceFailed(f"Triton answers: {response.error_message}")
                 if error := wire.parse_error(wire.raw_outputs(response.infer_response)):
+                    if error.code == "UNAVAILABLE":
+                        raise NotNow(error.message)
                     raise ServiceFailed(f"the engine answers: {error.message}")
             if self._embedder_folder is not None:
                 await self._probe_embedder(stub)

@@ -262,8 +262,15 @@ class TestReal:
             assert seconds_until_gone(family) < 5
 
     def test_the_whole_story(self, tmp_path: Path) -> None:
-        """After that: a start, a killed EngineCore mid-stream, recovery, a killed launcher, and the next start."""
+        """After that: a start, an EngineCore that pauses and one that is killed mid-stream, recovery, a killed launcher, and
+        the next start."""
         with Stack(tmp_path) as stack:
+            engine, seen = stack.find("VLLM::EngineCore"), len(stack.lines)
+            engine.suspend()  # as a long step does on a starved machine: longer than one probe waits
+            time.sleep(5)
+            engine.resume()
+            assert ask(stack).status_code == 200
+            assert not any("starting it anew" in line for line in stack.lines[seen:])
             client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key=API_KEY, max_retries=0, timeout=60)
             with client, client.chat.completions.create(**TURN, max_tokens=2000, stream=True) as stream:  # type: ignore[call-overload]
                 next(iter(stream))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,25 @@ async def test_a_failure_is_followed_by_a_new_start(failure: str) -> None:
     assert supervisor.pid != first
     reasons = {"killed": "ended with status -9", "hung": "does not answer", "lost": "it said so itself"}
     assert any(reasons[failure] in line and "starting it anew" in line for line in lines)
+    await finish(supervisor, keeper)
+
+
+async def test_a_machine_that_slept_has_seen_nobody_fail() -> None:
+    """No time for the event loop either, as when a virtual machine is paused: the next probe decides."""
+    program, lines = Program("import time; time.sleep(60)"), list[str]()
+    supervisor, keeper = await kept(program, lines)
+    probes = 0
+
+    async def probe() -> None:
+        nonlocal probes
+        probes += 1
+        if probes == 1:
+            time.sleep(0.4)  # noqa: ASYNC251  # twice the patience, and it blocks the loop on purpose
+            await asyncio.sleep(0.01)
+
+    program.probe = probe  # type: ignore[method-assign]
+    await until(lambda: probes > 3)
+    assert program.starts == 1
     await finish(supervisor, keeper)
 
 

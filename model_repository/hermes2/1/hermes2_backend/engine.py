@@ -25,7 +25,7 @@ class Engine(Protocol):
     async def ping(self) -> None:
         """Returns once the engine's own loop has answered: a hung engine is a ping that does not return.
 
-        Raises Unavailable if the engine is dead.
+        Raises Internal if the engine is dead.
         """
 
     def metrics(self) -> str:

@@ -52,7 +52,7 @@ class VllmEngine:
 
     async def ping(self) -> None:
         if self._engine.errored:
-            raise Unavailable("the engine is dead")
+            raise Internal("the engine is dead")
         with translated_errors():
             await self._engine.is_paused()
 
