@@ -12,11 +12,14 @@ from litestar.types import ASGIApp
 from frontend import settings as settings_module
 from frontend.api.chat.controller import ChatController
 from frontend.api.completions.controller import CompletionController
+from frontend.api.conversations.controller import ConversationController, ConversationItemController
 from frontend.api.embeddings.controller import EmbeddingController
 from frontend.api.health.controller import HealthController
 from frontend.api.metrics.controller import MetricsController
 from frontend.api.models.controller import ModelController
 from frontend.api.profiles.controller import ProfileController
+from frontend.api.responses.controller import ResponseController
+from frontend.api.sessions.controller import SessionController
 from frontend.http import openapi
 from frontend.http.access_log import AccessLog
 from frontend.http.auth import require_key
@@ -30,6 +33,10 @@ from frontend.settings import Settings
 CONTROLLERS = [
     ChatController,
     CompletionController,
+    ResponseController,
+    ConversationController,
+    ConversationItemController,
+    SessionController,
     ModelController,
     ProfileController,
     HealthController,

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from frontend.db.database import open_database
+from frontend.db.engines import database_url
 from frontend.domain import model_card, profiles
 from frontend.domain.embedding import card as embedding_card
 from frontend.domain.embedding.encoder import EmbeddingEncoder
@@ -16,14 +18,28 @@ from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.hermes.prompt import PromptRenderer
 from frontend.domain.ports import Embedder, Engine, HotState
 from frontend.domain.profiles import Profiles
+from frontend.domain.seal import Seal
+from frontend.domain.storage import Database
 from frontend.services.api_keys import ApiKeyService
 from frontend.services.chat import ChatService
 from frontend.services.completions import CompletionService
+from frontend.services.context.builder import ContextBuilder
+from frontend.services.context.summaries import SummaryService
+from frontend.services.conversations import ConversationService
 from frontend.services.embeddings import EmbeddingService
+from frontend.services.expiry import Expiry
 from frontend.services.generate import Generator
 from frontend.services.health import HealthService
 from frontend.services.models import ModelService
+from frontend.services.previews import Previews
+from frontend.services.responses.background import BackgroundRuns
+from frontend.services.responses.compaction import Compactor
+from frontend.services.responses.maker import ResponseMaker
+from frontend.services.responses.service import ResponseService
+from frontend.services.sessions import SessionService
 from frontend.services.tokenize import Tokenizer
+from frontend.services.turns import TurnKeeper
+from frontend.services.windows import Windows
 from frontend.settings import Settings, SettingsError
 from frontend.triton.embedder import open_embedder
 from frontend.triton.engine import open_engine
@@ -44,6 +60,10 @@ class Runtime(msgspec.Struct, frozen=True):
     profiles: Profiles
     chat: ChatService
     completions: CompletionService
+    responses: ResponseService
+    conversations: ConversationService
+    sessions: SessionService
+    seal: Seal
     embeddings: EmbeddingService | None
     """None without an embedding model."""
     health: HealthService
@@ -51,7 +71,7 @@ class Runtime(msgspec.Struct, frozen=True):
 
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Opens every connection and pool, and closes them in the opposite order. Raises SettingsError."""
+    """Opens every connection and pool, and closes them in the opposite order. Raises SettingsError, Unavailable."""
     async with AsyncExitStack() as stack:
         address = f"{settings.triton.grpc_host}:{settings.triton.grpc_port}"
         engine = await stack.enter_async_context(open_engine(address, settings.http.request_timeout_s))
@@ -59,14 +79,26 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         if settings.embedder.enabled:
             embedder = await stack.enter_async_context(open_embedder(address, settings.embedder.timeout_s))
         state = await stack.enter_async_context(open_state(valkey_url(settings), settings.valkey.timeout_s))
+        sql = settings.sql
+        database = await stack.enter_async_context(
+            open_database(
+                database_url(settings), pool_size=sql.pool_size, timeout_s=sql.timeout_s, synchronous=sql.synchronous
+            )
+        )
         threads = stack.enter_context(ThreadPoolExecutor(TOKENIZER_THREADS, "tokenizer"))
-        yield assemble(settings, engine, state, threads, embedder)
+        yield await stack.enter_async_context(assemble(settings, engine, state, database, threads, embedder))
 
 
-def assemble(
-    settings: Settings, engine: Engine, state: HotState, threads: Executor, embedder: Embedder | None
-) -> Runtime:
-    """The services on top of the adapters. Raises SettingsError."""
+@asynccontextmanager
+async def assemble(
+    settings: Settings,
+    engine: Engine,
+    state: HotState,
+    database: Database,
+    threads: Executor,
+    embedder: Embedder | None,
+) -> AsyncIterator[Runtime]:
+    """The services on top of the adapters, and what they do in the background. Raises SettingsError."""
     folder = model_folder(settings)
     card = model_card.read(folder)
     encoder = Encoder.from_folder(model_card.files_of(folder, card))
@@ -81,18 +113,45 @@ def assemble(
         inline_chars = settings.limits.tokenize_inline_chars
         embeddings = EmbeddingService(models, embedding, vocabulary, embedder, threads, inline_chars)
     named = load_profiles(settings)
-    return Runtime(
-        settings=settings,
-        engine=engine,
-        encoder=encoder,
-        api_keys=ApiKeyService(api_key(settings)),
+    lasting = settings.conversations
+    contexts = ContextBuilder(tokenizer, settings.context)
+    previews = Previews(database, state, models, named, contexts)
+    conversations = ConversationService(database, named, lasting, preview=previews.of, forget=state.drop_window)
+    sessions = SessionService(database, conversations, lasting)
+    keeper = TurnKeeper(database, state, lease_s=lasting.lease_s, most_items=lasting.most_items)
+    background = BackgroundRuns(
+        database, most_per_tenant=lasting.background_per_tenant, drain_s=settings.http.drain_timeout_s
+    )
+    summaries = SummaryService(database, state, contexts, tokenizer, generator)
+    maker = ResponseMaker(
+        database=database,
         models=models,
         profiles=named,
-        chat=ChatService(models, named, tokenizer, generator, settings.limits.messages),
-        completions=CompletionService(models, tokenizer, generator),
-        embeddings=embeddings,
-        health=HealthService(engine, state),
+        sessions=sessions,
+        windows=Windows(database, state, conversations),
+        contexts=contexts,
+        generator=generator,
+        keeper=keeper,
+        summaries=summaries,
     )
+    expiry = Expiry(database, events_s=lasting.events_s)
+    async with keeper.running(), expiry.running(), summaries.running(), background.running():
+        yield Runtime(
+            settings=settings,
+            engine=engine,
+            encoder=encoder,
+            api_keys=ApiKeyService(api_key(settings)),
+            models=models,
+            profiles=named,
+            chat=ChatService(models, named, tokenizer, generator, settings.limits.messages),
+            completions=CompletionService(models, tokenizer, generator),
+            responses=ResponseService(database, maker, background, Compactor(tokenizer, generator)),
+            conversations=conversations,
+            sessions=sessions,
+            seal=Seal(b"pepper"),
+            embeddings=embeddings,
+            health=HealthService(engine, database, state),
+        )
 
 
 def load_profiles(settings: Settings) -> Profiles:

@@ -52,6 +52,18 @@ class Secret(str):
         return "Secret(...)"
 
 
+class SecretUrl(str):
+    """A URL that does not show its password."""
+
+    @classmethod
+    def parse(cls, text: object) -> SecretUrl:
+        return cls(text)
+
+    def __repr__(self) -> str:
+        shown = re.sub(r"(://[^/@:]*):.*@|(password=)[^&]*", lambda m: f"{m[1]}:...@" if m[1] else f"{m[2]}...", self)
+        return f"SecretUrl({shown!r})"
+
+
 class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A branch of the tree."""
 
@@ -134,7 +146,7 @@ class SqlSettings(Group, frozen=True):
     """The database: conversations, responses, keys. The truth; what it has acknowledged is not lost."""
 
     url: Annotated[
-        Secret | None,
+        SecretUrl | None,
         Meta(description="postgresql://user:password@host/name; unset: SQLite, in hermes2.db in home"),
     ] = None
     pool_size: Annotated[int, Meta(ge=1, le=256, description="Connections of one frontend process")] = 8
@@ -358,7 +370,7 @@ def place(tree: dict[str, Any], path: str, value: object) -> None:
 
 
 def decode(kind: type, value: object) -> object:
-    if kind in (ByteSize, Secret):
+    if kind in (ByteSize, Secret, SecretUrl):
         return kind.parse(value)
     if issubclass(kind, Path):
         return Path(str(value)).expanduser().absolute()

@@ -6,7 +6,7 @@ import gc
 import gzip
 import json
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ import pytest
 
 from deploy.launcher import embedder, models
 from frontend import settings
+from frontend.db.database import SqlDatabase
+from frontend.db.engines import sqlite_url
 from tests.support import llama
+from tests.support.database import PostgresServer, empty, opened, postgres_server
 from tests.support.stack import MODELS, Stack
 
 
@@ -89,6 +92,36 @@ def replying_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         ENGINE_SCRIPTED_TOKEN_INTERVAL_MS=2,
     ) as running:
         yield running
+
+
+@pytest.fixture
+async def sqlite_database(tmp_path: Path) -> AsyncIterator[SqlDatabase]:
+    """An empty database in a file."""
+    async with opened(sqlite_url(tmp_path / "hermes2.db")) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real one, for the whole session; `database_url` empties it for each test."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database, on each of the two kinds."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "hermes2.db")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    await empty(server.get_uri())
+    return server.get_uri()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[SqlDatabase]:
+    async with opened(database_url) as database:
+        yield database
 
 
 @pytest.fixture(scope="session")

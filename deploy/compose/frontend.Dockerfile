@@ -4,7 +4,8 @@ FROM python:3.11-slim
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONPATH=/opt/hermes2 \
     PYTHONUNBUFFERED=1
-RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin hermes2
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin hermes2 \
+    && install --directory --owner hermes2 --group hermes2 --mode 0700 /var/lib/hermes2
 WORKDIR /opt/hermes2
 
 # The lock file first: a change of code installs nothing anew.
@@ -19,4 +20,4 @@ USER 10001:10001
 EXPOSE 11401
 CMD ["granian", "frontend.app:asgi", "--factory", "--interface", "asgi", \
      "--host", "0.0.0.0", "--port", "11401", "--workers", "1", "--loop", "uvloop", "--no-ws", \
-     "--log-level", "warning", "--respawn-failed-workers", "--workers-kill-timeout", "30"]
+     "--log-level", "warning", "--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", "30"]

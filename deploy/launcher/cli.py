@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 
 import click
+import structlog
 
 from deploy.launcher import models, reference, serve
 from deploy.launcher.family import die_with_parent
@@ -40,6 +42,26 @@ def prepare_command() -> None:
     settings = settings_module.load()
     folder = models.prepare(settings.model, settings.models_dir, settings.engine.environment, click.echo)
     click.echo(folder)
+
+
+@hermes2.group("keys")
+def keys_group() -> None:
+    """API keys, each of one tenant."""
+
+
+@keys_group.command("create")
+@click.option("--tenant", required=True, help="Whose key: only keys of the same tenant see what is kept with it.")
+@click.option("--name", default="", help="What the key is for.")
+@click.option("--profile", help="The conversation profile of its requests, where they name none.")
+def create_key_command(tenant: str, name: str, profile: str | None) -> None:
+    """Make an API key, and print it, once: it cannot be shown again. The service may run meanwhile."""
+    from deploy.launcher import keys  # half a second of imports that no other command needs
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is the key's
+    settings = settings_module.load()
+    key = asyncio.run(keys.create(settings, tenant, name, profile))
+    click.echo(f"A key of tenant {tenant!r}. Keep it now: it is stored nowhere, and cannot be shown again.", err=True)
+    click.echo(key)
 
 
 @hermes2.command("settings")

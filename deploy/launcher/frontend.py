@@ -33,7 +33,8 @@ class FrontendService:
         metrics.mkdir(parents=True)
         argv = [sys.executable, "-m", "granian", "deploy.launcher.worker:asgi", "--factory", "--interface", "asgi"]
         argv += ["--host", settings.host, "--port", str(settings.port), "--workers", str(settings.workers)]
-        argv += ["--loop", "uvloop", "--no-ws", "--log-level", "warning", "--respawn-failed-workers"]
+        argv += ["--loop", "uvloop", "--no-ws", "--log-level", "warning"]
+        argv += ["--respawn-failed-workers", "--respawn-interval", "0.5"]
         argv += ["--workers-kill-timeout", str(int(settings.http.drain_timeout_s))]
         environment = {
             **os.environ,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeGuard
 
 import msgspec
@@ -33,28 +34,33 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Accepted and ignored: there is no padding here."""
 
 
-class SamplingParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How tokens are chosen: OpenAI's names, and vLLM's for what OpenAI lacks."""
+class TokenChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How tokens are chosen, in every way of generating: OpenAI's names, and vLLM's for what OpenAI lacks."""
 
     model: str
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    user: Annotated[str, Meta(max_length=512)] | None = None
+
+
+class SamplingParameters(TokenChoice, frozen=True, kw_only=True):
+    """What chats and plain completions have beside that."""
+
     max_tokens: Count | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     stop_token_ids: Annotated[list[Annotated[int, Meta(ge=0, le=2**31 - 1)]], Meta(max_length=64)] | None = None
     ignore_eos: bool | None = None
     stop: StopText | Annotated[list[StopText], Meta(max_length=4)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     n: Annotated[int, Meta(ge=1)] | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     logit_bias: LogitBias | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Annotated[str, Meta(max_length=512)] | None = None
 
     @property
     def wants_usage_chunk(self) -> bool:
@@ -70,24 +76,41 @@ def sampling(data: SamplingParameters, *, max_tokens: int | None, logprobs: int 
         )
     if data.stream_options is not None and not data.stream:
         raise InvalidRequest("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
-    return Sampling(
+    return msgspec.structs.replace(
+        token_choice(data),
         max_tokens=max_tokens,
         n=n,
-        temperature=data.temperature,
-        top_p=data.top_p,
-        top_k=data.top_k,
-        min_p=data.min_p,
         min_tokens=data.min_tokens,
         stop=[data.stop] if isinstance(data.stop, str) else data.stop or [],
         stop_token_ids=data.stop_token_ids or [],
         ignore_eos=bool(data.ignore_eos),
+        logit_bias={int(token): bias for token, bias in data.logit_bias.items()} if data.logit_bias else None,
+        logprobs=logprobs,
+    )
+
+
+def token_choice(data: TokenChoice) -> Sampling:
+    """The same of what every way of generating has."""
+    return Sampling(
+        temperature=data.temperature,
+        top_p=data.top_p,
+        top_k=data.top_k,
+        min_p=data.min_p,
         seed=None if data.seed is None else data.seed % SEEDS,
         presence_penalty=data.presence_penalty,
         frequency_penalty=data.frequency_penalty,
         repetition_penalty=data.repetition_penalty,
-        logit_bias={int(token): bias for token, bias in data.logit_bias.items()} if data.logit_bias else None,
-        logprobs=logprobs,
     )
+
+
+def refuse_unsupported(data: msgspec.Struct, asks_for_nothing: Mapping[str, tuple[object, ...]]) -> None:
+    """`asks_for_nothing`: fields that are not supported, and their values that change nothing. Raises InvalidRequest."""
+    for name, harmless in asks_for_nothing.items():
+        value = getattr(data, name)
+        if value is not None and value not in harmless:
+            raise InvalidRequest(
+                f"'{name}' is not supported by this service.", param=name, code="unsupported_parameter"
+            )
 
 
 def texts_or_ids(value: str | Mixed, param: str, most: int) -> list[str] | list[list[int]]:

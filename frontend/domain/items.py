@@ -74,6 +74,12 @@ class CompactionItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
 Item = MessageItem | FunctionCallItem | FunctionOutputItem | CompactionItem
 
 
+class ItemReference(msgspec.Struct, frozen=True):
+    """Stands in an input for an item that is kept."""
+
+    id: str
+
+
 class StoredItem(msgspec.Struct, frozen=True, kw_only=True):
     """An item and its place."""
 

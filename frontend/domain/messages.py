@@ -20,6 +20,8 @@ class Message(msgspec.Struct, frozen=True):
     """What an assistant's turn called."""
     tool_name: str | None = None
     """Whose result a tool's turn holds."""
+    tool_call_id: str | None = None
+    """The call that a tool's turn answers."""
 
 
 class Chat(msgspec.Struct, frozen=True, kw_only=True):

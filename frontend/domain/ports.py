@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from frontend.domain.conversations import Window
 from frontend.domain.generation import GenerationDelta, GenerationRequest
 
 
@@ -43,6 +44,13 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class HotState(Protocol):
-    """Valkey, as far as health is concerned."""
+    """What is kept to be faster, and can be lost at any time. Nothing here raises, or takes longer than a deadline."""
 
-    async def check(self) -> bool: ...
+    async def check(self) -> bool:
+        """Whether it is there."""
+
+    async def get_window(self, tenant: str, conversation_id: str, version: int) -> Window | None:
+        """What was put there, if it is of this very version of the conversation."""
+
+    async def put_window(self, tenant: str, window: Window) -> None: ...
+    async def drop_window(self, tenant: str, conversation_id: str) -> None: ...

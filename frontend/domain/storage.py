@@ -143,7 +143,10 @@ class Responses(Protocol):
 
 class Turns(Protocol):
     async def begin(self, turn: Turn, now: float) -> None:
-        """Raises ConversationLocked while another turn with a valid lease holds the conversation."""
+        """Raises ConversationLocked while another turn with a valid lease holds the conversation.
+
+        A turn whose lease has run out is over then, and its response has failed.
+        """
 
     async def end(self, turn: Turn) -> bool:
         """False if the turn is not this owner's any more: nothing may be written then."""

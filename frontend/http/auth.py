@@ -17,11 +17,11 @@ def is_public(handler: BaseRouteHandler) -> bool:
     return handler.opt.get("public") is True
 
 
-def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Decides on the matched handler. Raises Unauthenticated."""
+async def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Decides on the matched handler. Raises Unauthenticated, Unavailable."""
     if is_public(handler):
         return
-    principal = connection.app.state.runtime.api_keys.authenticate(connection.headers.get("authorization"))
+    principal = await connection.app.state.runtime.api_keys.authenticate(connection.headers.get("authorization"))
     connection.scope["user"] = principal
     connection.scope.setdefault("state", {})["tenant"] = principal.tenant
 

@@ -94,6 +94,8 @@ def to_service_error(exc: Exception) -> errors.ServiceError:
         return MethodNotAllowed((exc.headers or {}).get("allow", ""))
     if isinstance(exc, ValidationException) and lacks_body(exc):
         return errors.InvalidRequest("The request has no body; a JSON object was expected.", code="invalid_json")
+    if isinstance(exc, ValidationException) and (wrong := wrong_parameter(exc)) is not None:
+        return wrong
     if isinstance(exc, HTTPException) and exc.status_code == 413:
         return errors.TooLarge(f"The body is too large: {exc.detail}.")
     if isinstance(exc, HTTPException) and exc.status_code < 500:
@@ -117,8 +119,20 @@ TABLE = {**TABLE, MethodNotAllowed: (405, "invalid_request_error")}
 
 def lacks_body(exc: ValidationException) -> bool:
     """Litestar tells what it misses by the handler's own names; that of a body is `data`."""
-    missing = exc.extra if isinstance(exc.extra, list) else []
-    return any(isinstance(each, dict) and each.get("key") == "data" for each in missing)
+    return any(each.get("key") == "data" for each in complaints(exc))
+
+
+def wrong_parameter(exc: ValidationException) -> errors.InvalidRequest | None:
+    """The first parameter of the query, of a header or of the path that Litestar complains of."""
+    for each in complaints(exc):
+        if name := each.get("key"):
+            what = str(each.get("message", "it is wrong"))
+            return errors.InvalidRequest(f"Invalid value for '{name}': {what[:1].lower()}{what[1:]}.", param=name)
+    return None
+
+
+def complaints(exc: ValidationException) -> list[dict[str, Any]]:
+    return [each for each in exc.extra if isinstance(each, dict)] if isinstance(exc.extra, list) else []
 
 
 def invalid_body(message: str) -> errors.InvalidRequest:

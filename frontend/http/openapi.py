@@ -79,6 +79,7 @@ def config() -> OpenAPIConfig:
         components=Components(security_schemes={"bearer": bearer}),
         security=[{"bearer": []}],
         use_handler_docstrings=True,
+        create_examples=False,
     )
 
 

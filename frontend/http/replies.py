@@ -44,7 +44,7 @@ class JsonReply:
         self._work = work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with watched(scope, receive, self._work()) as task:
+        async with watched(scope, receive, self._work()) as task, generation():
             body = _encode(await task)
             headers = [*JSON_HEADERS, (b"content-length", str(len(body)).encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -63,9 +63,12 @@ class EventStream:
         self._frames = frames
         self._prime_timeout_s = prime_timeout_s
         self._keepalive_s = keepalive_s
+        self._told = False
+        """All but the last bytes: a client that leaves now has left nothing."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with watched(scope, receive, self._run(send)) as task, contextlib.aclosing(self._frames):
+        work = watched(scope, receive, self._run(send), lambda: self._told)
+        async with work as task, generation(), contextlib.aclosing(self._frames):
             await task
 
     async def _run(self, send: Send) -> None:
@@ -108,12 +111,24 @@ class EventStream:
             await put(event(errors.envelope(errors.to_service_error(exc))))
         finally:
             keeper.cancel()
+        self._told = True
         await put(DONE, more=False)
 
 
 @contextlib.asynccontextmanager
-async def watched(scope: Scope, receive: Receive, work: Awaitable[Any]) -> AsyncGenerator[asyncio.Future[Any], None]:
-    """Runs `work` as a task that ends when the client disconnects; the body of the `with` ends quietly then."""
+async def generation() -> AsyncGenerator[None, None]:
+    with metrics.GENERATIONS.track_inprogress():
+        yield
+
+
+@contextlib.asynccontextmanager
+async def watched(
+    scope: Scope, receive: Receive, work: Awaitable[Any], told: Callable[[], bool] = lambda: False
+) -> AsyncGenerator[asyncio.Future[Any], None]:
+    """Runs `work` as a task that ends when the client disconnects; the body of the `with` ends quietly then.
+
+    `told`: whether the client has everything already, and may go.
+    """
     task = asyncio.ensure_future(work)
     gone = False
 
@@ -121,13 +136,13 @@ async def watched(scope: Scope, receive: Receive, work: Awaitable[Any]) -> Async
         nonlocal gone
         while (await receive())["type"] != "http.disconnect":
             pass
-        gone = True
-        task.cancel()
+        if not told():
+            gone = True
+            task.cancel()
 
     watcher = asyncio.create_task(watch())
     try:
-        with metrics.GENERATIONS.track_inprogress():
-            yield task
+        yield task
     except asyncio.CancelledError:
         if not gone:
             raise

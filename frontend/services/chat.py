@@ -57,7 +57,7 @@ class ChatService:
         profile = self._profiles.get(turn.profile)
         if len(turn.messages) > self._max_messages:
             raise InvalidRequest(f"At most {self._max_messages} messages are taken.", param="messages")
-        wanted = constraint(turn)
+        wanted = constraint(turn.tool_choice, turn.json_format)
         prompt_ids = await self._tokenizer.chat(chat(turn, profile))
         reply = self._generator.open(
             model,
@@ -96,10 +96,10 @@ def with_defaults(sampling: Sampling, profile: Profile, wanted: Constraint | Non
     return msgspec.structs.replace(sampling, **defaults, stop=[*sampling.stop, *stops])
 
 
-def constraint(turn: ChatTurn) -> Constraint | None:
-    if turn.tool_choice is None and turn.json_format is None:
+def constraint(tools: ToolChoice | None, json_format: JsonFormat | None) -> Constraint | None:
+    if tools is None and json_format is None:
         return None
-    return Constraint(tools=turn.tool_choice, json_schema=turn.json_format.enforced if turn.json_format else None)
+    return Constraint(tools=tools, json_schema=json_format.enforced if json_format else None)
 
 
 async def with_calls(deltas: AsyncGenerator[GenerationDelta, None], n: int) -> AsyncGenerator[GenerationDelta, None]:

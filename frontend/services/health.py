@@ -1,4 +1,4 @@
-"""Whether the service can work: the engine must answer, Valkey may be away."""
+"""Whether the service can work: the engine must answer; without SQL what lasts is closed, without Valkey nothing is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from frontend.domain.errors import ServiceError
 from frontend.domain.ports import Engine, HotState
+from frontend.domain.storage import Database
 
 FRESH_S = 1.0
 """An answer of the engine is reused for so long: probes of many pollers cost one question a second."""
@@ -20,12 +21,20 @@ TIMEOUT_S = 2.0
 class Health(msgspec.Struct, frozen=True):
     status: Literal["ready", "not_ready"]
     engine: Literal["ok", "unavailable"]
+    sql: Literal["ok", "degraded"]
     valkey: Literal["ok", "degraded"]
 
 
 class HealthService:
-    def __init__(self, engine: Engine, hot_state: HotState, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        database: Database,
+        hot_state: HotState,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engine = engine
+        self._database = database
         self._hot_state = hot_state
         self._clock = clock
         self._asked_at = float("-inf")
@@ -35,10 +44,13 @@ class HealthService:
         """True once the engine has answered for the first time."""
 
     async def check(self) -> Health:
-        engine_ok, valkey_ok = await asyncio.gather(self._engine_answers(), self._hot_state.check())
+        engine_ok, sql_ok, valkey_ok = await asyncio.gather(
+            self._engine_answers(), self._database.check(), self._hot_state.check()
+        )
         return Health(
             status="ready" if engine_ok else "not_ready",
             engine="ok" if engine_ok else "unavailable",
+            sql="ok" if sql_ok else "degraded",
             valkey="ok" if valkey_ok else "degraded",
         )
 

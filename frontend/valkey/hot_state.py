@@ -1,32 +1,55 @@
-"""The connection to Valkey. Every command has a deadline; a dead or paused server degrades, and never blocks."""
+"""Hot state in Valkey: what it holds is also in SQL, so a dead or paused server makes the service slower, and no more."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import valkey.asyncio
-from valkey.exceptions import ValkeyError
+
+from frontend.domain.conversations import Window
+from frontend.valkey import codec
+from frontend.valkey.breaker import Breaker
+
+WINDOW_TTL_S = 3600
 
 
 class ValkeyState:
     def __init__(self, client: valkey.asyncio.Valkey, timeout_s: float) -> None:
         self._client = client
-        self._timeout_s = timeout_s
+        self._breaker = Breaker(timeout_s)
 
     async def check(self) -> bool:
         """Whether Valkey answers within the deadline."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return bool(await self._client.ping())
-        except (ValkeyError, OSError, TimeoutError):
-            return False
+        return bool(await self._breaker.run(self._client.ping, False))
+
+    async def get_window(self, tenant: str, conversation_id: str, version: int) -> Window | None:
+        """The version is that of the conversation's row, read in the same request: a stale entry can never win."""
+        key = window_key(tenant, conversation_id)
+        window = codec.read_window(await self._breaker.run(lambda: self._client.get(key), None))
+        return window if window is not None and window.conversation.version == version else None
+
+    async def put_window(self, tenant: str, window: Window) -> None:
+        data = codec.write_window(window)
+        if data is None:
+            await self.drop_window(tenant, window.conversation.id)
+        else:
+            key = window_key(tenant, window.conversation.id)
+            await self._breaker.run(lambda: self._client.set(key, data, ex=WINDOW_TTL_S), None)
+
+    async def drop_window(self, tenant: str, conversation_id: str) -> None:
+        key = window_key(tenant, conversation_id)
+        await self._breaker.run(lambda: self._client.delete(key), None)
+
+
+def window_key(tenant: str, conversation_id: str) -> str:
+    """Ids of conversations have no colon: two tenants never share a key."""
+    return f"hm2:window:{tenant}:{conversation_id}"
 
 
 @asynccontextmanager
 async def open_state(url: str, timeout_s: float) -> AsyncIterator[ValkeyState]:
-    """`url`: unix:///path or valkey://host:port/db."""
+    """`url`: unix:///path or valkey://host:port/db. `timeout_s`: the deadline of each command."""
     client = valkey.asyncio.Valkey.from_url(url)
     try:
         yield ValkeyState(client, timeout_s)

@@ -119,7 +119,7 @@ class TestScripted:
         stack.wait_for("ready after", 20, seen)
         reply = ask(stack)
         assert reply.status_code == 200, reply.text
-        assert httpx.get(f"{stack.url}/health/ready").json() == {"status": "ready", "engine": "ok", "valkey": "ok"}
+        assert httpx.get(f"{stack.url}/health/ready").json() == {"status": "ready", "engine": "ok", "sql": "ok", "valkey": "ok"}
 
     def test_a_hung_engine_is_restarted(self, stack: Stack) -> None:
         """SIGSTOP of the stub: found by asking its loop, not its socket, within 10 s; requests meanwhile are 503, not hung."""
@@ -140,6 +140,7 @@ class TestScripted:
             assert httpx.get(f"{stack.url}/health/ready").json() == {
                 "status": "ready",
                 "engine": "ok",
+                "sql": "ok",
                 "valkey": "degraded",
             }
             assert ask(stack).status_code == 200

@@ -5,29 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 
 from deploy.launcher import embedder as embedder_launcher
 from frontend import settings as settings_module
 from frontend.app import create_app
+from frontend.db.database import open_database
+from frontend.db.engines import sqlite_url
 from frontend.domain.ports import Embedder, Engine
+from frontend.domain.storage import Database
 from frontend.http.access_log import AccessLog
 from frontend.runtime import Runtime, assemble
 from frontend.settings import Settings
+from tests.fakes.hot_state import FakeHotState as FakeHotState
 from tests.support.stack import API_KEY
 
 HEADERS = {"authorization": f"Bearer {API_KEY}"}
-
-
-class FakeHotState:
-    def __init__(self, alive: bool = True) -> None:
-        self.alive = alive
-
-    async def check(self) -> bool:
-        return self.alive
 
 
 @asynccontextmanager
@@ -36,6 +33,7 @@ async def client_for(
     model: Path,
     state: FakeHotState | None = None,
     embedder: Embedder | None = None,
+    database: Database | None = None,
     **variables: str,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client that talks to the application directly; `variables` are settings without their prefix."""
@@ -49,14 +47,25 @@ async def client_for(
 
     @asynccontextmanager
     async def open_fakes(settings: Settings) -> AsyncIterator[Runtime]:
-        with ThreadPoolExecutor(1) as threads:
-            yield assemble(settings, engine, state or FakeHotState(), threads, embedder)
+        async with AsyncExitStack() as stack:
+            threads = stack.enter_context(ThreadPoolExecutor(1))
+            truth = database if database is not None else await stack.enter_async_context(temporary_database())
+            runtime = assemble(settings, engine, state or FakeHotState(), truth, threads, embedder)
+            yield await stack.enter_async_context(runtime)
 
     app = create_app(settings, open_fakes)
     async with in_a_task(app.lifespan()):
         transport = httpx.ASGITransport(AccessLog(app), raise_app_exceptions=False)  # type: ignore[arg-type]  # Litestar's types
         async with httpx.AsyncClient(transport=transport, base_url="http://hermes2", headers=HEADERS) as client:
             yield client
+
+
+@asynccontextmanager
+async def temporary_database() -> AsyncIterator[Database]:
+    with TemporaryDirectory() as folder:
+        url = sqlite_url(Path(folder) / "hermes2.db")
+        async with open_database(url, pool_size=4, timeout_s=5, synchronous="normal") as database:
+            yield database
 
 
 @asynccontextmanager

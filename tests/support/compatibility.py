@@ -13,8 +13,18 @@ import pytest
 
 PAGE = Path(__file__).parents[2] / "docs/compatibility.md"
 OF_CHAT, OF_COMPLETIONS, OF_EMBEDDINGS = "Chat completions", "Completions", "Embeddings"
+OF_RESPONSES, OF_CONVERSATIONS, OF_SESSIONS = "Responses", "Conversations", "Sessions"
 OF_MODELS, OF_ALL = "Models", "Every route"
-AREAS = (OF_CHAT, OF_COMPLETIONS, OF_EMBEDDINGS, OF_MODELS, OF_ALL)
+AREAS = (
+    OF_CHAT,
+    OF_COMPLETIONS,
+    OF_RESPONSES,
+    OF_CONVERSATIONS,
+    OF_SESSIONS,
+    OF_EMBEDDINGS,
+    OF_MODELS,
+    OF_ALL,
+)
 INTRODUCTION = """# Compatibility with the OpenAI API
 
 Made by `make docs` from the marks of the tests, which `make test` runs: each row names those that prove it. What the

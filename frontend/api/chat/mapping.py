@@ -7,13 +7,14 @@ from contextlib import aclosing
 
 import msgspec
 
-from frontend.api import generations
+from frontend.api import constraints, generations
 from frontend.api.chat import schema, tools
-from frontend.api.parameters import sampling
+from frontend.api.logprobs import token_logprob
+from frontend.api.parameters import refuse_unsupported, sampling
 from frontend.domain.errors import InvalidRequest
 from frontend.domain.generation import TokenLogprobs
 from frontend.domain.hermes.encoder import Encoder
-from frontend.domain.json_schema import Budget, enforceable
+from frontend.domain.json_schema import Budget
 from frontend.domain.messages import Message
 from frontend.domain.tools import ToolCall
 from frontend.http.replies import event
@@ -31,17 +32,11 @@ ASKS_FOR_NOTHING: dict[str, tuple[object, ...]] = {
     "moderation": (),
 }
 """Parameters that are not supported, with the values that change nothing and are taken all the same."""
-ANY_OBJECT: Mapping[str, object] = {"type": "object"}
 
 
 def to_domain(data: schema.CreateChatCompletion, max_n: int) -> ChatTurn:
     """Raises InvalidRequest, naming the parameter."""
-    for name, harmless in ASKS_FOR_NOTHING.items():
-        value = getattr(data, name)
-        if value is not None and value not in harmless:
-            raise InvalidRequest(
-                f"'{name}' is not supported by this service.", param=name, code="unsupported_parameter"
-            )
+    refuse_unsupported(data, ASKS_FOR_NOTHING)
     if data.top_logprobs is not None and not data.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs")
     budget = Budget()
@@ -57,7 +52,7 @@ def to_domain(data: schema.CreateChatCompletion, max_n: int) -> ChatTurn:
         ),
         stream=bool(data.stream),
         tools=offered,
-        tool_choice=tools.choice(data, offered),
+        tool_choice=constraints.choice(tools.wanted(data), offered, data.parallel_tool_calls),
         json_format=json_format(data.response_format, budget),
         profile=data.profile,
     )
@@ -115,11 +110,10 @@ def json_format(
     data: schema.TextFormat | schema.JsonObjectFormat | schema.JsonSchemaFormat | None, budget: Budget
 ) -> JsonFormat | None:
     if isinstance(data, schema.JsonObjectFormat):
-        return JsonFormat(ANY_OBJECT, ANY_OBJECT)
+        return constraints.any_json()
     if isinstance(data, schema.JsonSchemaFormat):
-        wanted = data.json_schema.schema if data.json_schema.schema is not None else ANY_OBJECT
-        where = "response_format.json_schema.schema"
-        return JsonFormat(wanted, enforceable(wanted, where, budget, strict=bool(data.json_schema.strict)))
+        named = data.json_schema
+        return constraints.json_of(named.schema, named.strict, "response_format.json_schema.schema", budget)
     return None
 
 
@@ -195,12 +189,3 @@ def logprobs(positions: Iterable[TokenLogprobs] | None, encoder: Encoder) -> sch
     if positions is None:
         return None
     return schema.ChoiceLogprobs([token_logprob(position, encoder) for position in positions])
-
-
-def token_logprob(position: TokenLogprobs, encoder: Encoder) -> schema.TokenLogprob:
-    raw = encoder.token_bytes(position.sampled.token_id)
-    top = []
-    for candidate in position.top:
-        piece = encoder.token_bytes(candidate.token_id)
-        top.append(schema.TopLogprob(generations.shown(piece), candidate.logprob, list(piece)))
-    return schema.TokenLogprob(generations.shown(raw), position.sampled.logprob, list(raw), top)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from frontend.api.logprobs import TokenLogprob
 from frontend.api.parameters import Count, FinishReason, Metadata, SamplingParameters, UsageBody
 
 FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$(?!\n)")]
@@ -162,19 +163,6 @@ class CreateChatCompletion(SamplingParameters, frozen=True, kw_only=True):
     prediction: Any = None
     web_search_options: Any = None
     moderation: Any = None
-
-
-class TopLogprob(msgspec.Struct, frozen=True):
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class TokenLogprob(msgspec.Struct, frozen=True):
-    token: str
-    logprob: float
-    bytes: list[int]
-    top_logprobs: list[TopLogprob]
 
 
 class ChoiceLogprobs(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from frontend.domain.hermes import tool_prompt
 from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.hermes.tool_prompt import Marked, Pieces
-from frontend.domain.messages import Chat
+from frontend.domain.messages import Chat, Message
 from frontend.domain.model_card import ChatFormat
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -52,12 +52,29 @@ class PromptRenderer:
         """The text of every turn, its role first. What is told of tools and JSON comes first: it changes least."""
         return [[f"{role}\n", *pieces] for role, pieces in self._turns(chat)]
 
+    def message(self, message: Message) -> Pieces:
+        """The text of one message's turn, its role first; it does not depend on the others."""
+        return [f"{message.role}\n", *tool_prompt.message_turn(message)]
+
+    def turn(self, pieces: Pieces) -> list[int]:
+        """The ids of one turn; they do not depend on the others."""
+        return [self._start, *self._encode(pieces), self._end, *self._newline]
+
     def prompt(self, turns: Iterable[Pieces]) -> list[int]:
         """The ids of these turns, and of the beginning of the assistant's next one."""
+        return self.framed(map(self.turn, turns))
+
+    def framed(self, turns: Iterable[Iterable[int]]) -> list[int]:
+        """The same from the ids of each turn."""
         ids = list(self._bos)
-        for pieces in turns:
-            ids += [self._start, *self._encode(pieces), self._end, *self._newline]
+        for turn in turns:
+            ids += turn
         return ids + self._opening
+
+    @property
+    def opening_tokens(self) -> int:
+        """How many ids stand behind the last turn."""
+        return len(self._opening)
 
     def _turns(self, chat: Chat) -> Iterator[tuple[str, Pieces]]:
         if chat.tools:
@@ -65,7 +82,8 @@ class PromptRenderer:
         if chat.json_schema is not None:
             yield "system", tool_prompt.schema_turn(chat.json_schema)
         own_system = chat.tools or chat.json_schema is not None
-        if self._default_system is not None and not own_system and chat.messages[0].role != "system":
+        begins_with_system = chat.messages and chat.messages[0].role == "system"
+        if self._default_system is not None and not own_system and not begins_with_system:
             yield "system", [self._default_system]
         for message in chat.messages:
             yield message.role, tool_prompt.message_turn(message)
@@ -83,6 +101,10 @@ class PromptRenderer:
                 else:
                     text += part
         return ids + self._encoder.encode(text)
+
+    def plain(self, text: str) -> list[int]:
+        """The ids of a text that stands nowhere yet."""
+        return self._encoder.encode(text)
 
     def raw(self, text: str) -> list[int]:
         """The prompt of a plain completion."""

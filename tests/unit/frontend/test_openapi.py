@@ -74,7 +74,7 @@ def test_what_may_be_streamed_says_so(page: dict[str, Any]) -> None:
         for name, operation in operations(page).items()
         if "text/event-stream" in operation["responses"]["200"].get("content", {})
     }
-    assert streamed == {"post /v1/chat/completions", "post /v1/completions"}
+    assert streamed == {"post /v1/chat/completions", "post /v1/completions", "post /v1/responses"}
 
 
 def test_bodies_of_one_name_are_refused() -> None:

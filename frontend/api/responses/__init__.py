@@ -1,0 +1,1 @@
+"""/v1/responses: turns of the model that are kept, streamed, followed, cancelled and gone on from."""

@@ -1,0 +1,1 @@
+"""/v1/sessions: ours, not OpenAI's."""

@@ -1,0 +1,40 @@
+"""Items and events as bytes: MessagePack of the domain's tagged unions, with codecs built at import."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import msgspec
+
+from frontend.domain.items import Item
+from frontend.domain.responses import ResponseEvent
+
+ZLIB_FIRST_BYTE = 0x78
+"""No list of MessagePack begins with it, so that a body tells by itself whether it is compressed."""
+COMPRESS_FROM_BYTES = 512
+
+encoder = msgspec.msgpack.Encoder()
+item_decoder: msgspec.msgpack.Decoder[Item] = msgspec.msgpack.Decoder(Item)
+events_decoder: msgspec.msgpack.Decoder[list[ResponseEvent]] = msgspec.msgpack.Decoder(list[ResponseEvent])
+
+
+def encode_item(item: Item) -> bytes:
+    return encoder.encode(item)
+
+
+def decode_item(body: bytes) -> Item:
+    return item_decoder.decode(body)
+
+
+def encode_events(events: Sequence[ResponseEvent]) -> bytes:
+    """Compressed where that makes it smaller."""
+    body = encoder.encode(list(events))
+    if len(body) < COMPRESS_FROM_BYTES:
+        return body
+    packed = zlib.compress(body, 1)
+    return packed if len(packed) < len(body) else body
+
+
+def decode_events(body: bytes) -> list[ResponseEvent]:
+    return events_decoder.decode(zlib.decompress(body) if body[0] == ZLIB_FIRST_BYTE else body)

@@ -1,0 +1,86 @@
+"""The end of what has expired: conversations, sessions, the events of old responses. Nobody can see them any more; this
+takes them out of the database."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import structlog
+
+from frontend.domain.errors import ServiceError
+from frontend.domain.storage import Database
+
+log = structlog.get_logger("hermes2.expiry")
+EVERY_S = 30.0
+JITTER = 0.2
+"""A round comes up to this share earlier or later, so that several processes do not sweep in step."""
+Kind = Literal["sessions", "conversations", "events"]
+BATCHES: dict[Kind, int] = {"sessions": 500, "conversations": 10, "events": 50}
+"""Most of them in one transaction, which others wait for: a conversation may have 20,000 items."""
+
+
+class Expiry:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        events_s: int,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`events_s`: how long the events of a finished response are kept, seconds."""
+        self._database = database
+        self._events_s = events_s
+        self._clock = clock
+        self._sleep = sleep
+        self._batch = asyncio.Lock()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Sweeps now and then, one round after the other. At the end a batch that has begun is finished, and no other."""
+        sweeper = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            async with self._batch:  # it is cancelled between two batches, and not in the middle of a transaction
+                sweeper.cancel()
+            await asyncio.wait([sweeper])
+
+    async def _keep(self) -> None:
+        while True:
+            await self.sweep()
+            await self._sleep(EVERY_S * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311  # no secret
+
+    async def sweep(self) -> None:
+        """One round over everything. What fails is logged, and tried again in the next round."""
+        for kind, most in BATCHES.items():
+            try:
+                total = await self._sweep(kind, most)
+            except ServiceError as exc:
+                log.warning("expiry_failed", kind=kind, error=exc.code)
+            except Exception as exc:  # a defect must not end the rounds
+                log.error("expiry_failed", kind=kind, exc_info=exc)
+            else:
+                if total:
+                    log.info("expired", kind=kind, count=total)
+
+    async def _sweep(self, kind: Kind, most: int) -> int:
+        total, found = 0, most
+        while found == most:
+            found = await self._delete(kind, most)
+            total += found
+        return total
+
+    async def _delete(self, kind: Kind, most: int) -> int:
+        now = int(self._clock())
+        async with self._batch, self._database.writing() as uow:
+            if kind == "sessions":
+                return await uow.sessions.delete_expired(now, most)
+            if kind == "conversations":
+                return await uow.conversations.delete_expired(now, most)
+            return await uow.responses.delete_events(now - self._events_s, most)

@@ -1,0 +1,1 @@
+"""Responses: turns of the model that are kept."""

@@ -1,0 +1,184 @@
+"""Responses that run without anybody waiting: their tasks, and the events that any process can follow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+
+import msgspec
+import structlog
+
+from frontend.domain.errors import NotFound, QuotaExceeded, ServiceError
+from frontend.domain.responses import Response, ResponseEvent, StatusChanged
+from frontend.domain.storage import Database
+from frontend.services.responses.run import ResponseRun
+
+log = structlog.get_logger("hermes2.responses")
+FLUSH_S = 0.25
+"""Events reach the database this often; what a killed process has not written is lost with its response."""
+POLL_S = 0.1
+"""How often a follower in another process looks for more."""
+
+
+class LiveEvents:
+    """The events of a response that this process runs, for any number of readers."""
+
+    def __init__(self) -> None:
+        self._events: list[ResponseEvent] = []
+        self._more = asyncio.Event()
+        self._ended = False
+
+    def append(self, event: ResponseEvent) -> None:
+        self._events.append(event)
+        self._wake()
+
+    def end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        woken, self._more = self._more, asyncio.Event()
+        woken.set()
+
+    async def behind(self, after: int) -> AsyncGenerator[ResponseEvent, None]:
+        """Numbers are positions."""
+        position = after + 1
+        while True:
+            more = self._more
+            while position < len(self._events):
+                yield self._events[position]
+                position += 1
+            if self._ended:
+                return
+            await more.wait()
+
+
+class Running(msgspec.Struct, frozen=True):
+    task: asyncio.Task[None]
+    events: LiveEvents
+
+
+class BackgroundRuns:
+    def __init__(self, database: Database, *, most_per_tenant: int, drain_s: float) -> None:
+        self._database = database
+        self._most_per_tenant = most_per_tenant
+        self._drain_s = drain_s
+        self._running: dict[tuple[str, str], Running] = {}
+        self._of_tenant: Counter[str] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """On the way out they may finish for a while; then they are stored as far as they came."""
+        try:
+            yield
+        finally:
+            if tasks := [running.task for running in self._running.values()]:
+                _, late = await asyncio.wait(tasks, timeout=self._drain_s)
+                for task in late:
+                    task.cancel()
+                if late:
+                    await asyncio.wait(late)
+
+    def check_room(self, tenant: str) -> None:
+        """Raises QuotaExceeded."""
+        if self._of_tenant[tenant] >= self._most_per_tenant:
+            raise QuotaExceeded(
+                f"At most {self._most_per_tenant} responses run in the background at the same time.", param="background"
+            )
+
+    def start(self, tenant: str, response_id: str, run: ResponseRun) -> None:
+        events = LiveEvents()
+        task = asyncio.create_task(self._run(tenant, response_id, run, events))
+        key = tenant, response_id
+        self._running[key] = Running(task, events)
+        self._of_tenant[tenant] += 1
+        task.add_done_callback(lambda _: self._ended(key))
+
+    def _ended(self, key: tuple[str, str]) -> None:
+        running = self._running.pop(key)
+        running.events.end()
+        self._of_tenant[key[0]] -= 1
+        self._of_tenant += Counter()  # forgets those at zero
+
+    async def cancel(self, tenant: str, response_id: str) -> None:
+        """If it runs here. Returns when it has stopped."""
+        if running := self._running.get((tenant, response_id)):
+            running.task.cancel()
+            await asyncio.wait([running.task])
+
+    async def _run(self, tenant: str, response_id: str, run: ResponseRun, live: LiveEvents) -> None:
+        reader = asyncio.create_task(self._read(run, live))
+        try:
+            while not reader.done() and await self._flush(tenant, response_id, run):
+                await asyncio.wait([reader], timeout=FLUSH_S)
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+
+    @staticmethod
+    async def _read(run: ResponseRun, live: LiveEvents) -> None:
+        async with contextlib.aclosing(run.events()) as events:
+            async for event in events:
+                live.append(event)
+
+    async def _flush(self, tenant: str, response_id: str, run: ResponseRun) -> bool:
+        """False if the response does not run any more: somebody has cancelled or deleted it."""
+        events = run.take_events()
+        try:
+            async with self._database.writing() as uow:
+                response = await uow.responses.get(tenant, response_id)
+                if response.status == "queued":
+                    await uow.responses.start(tenant, response_id)
+                if response.running:
+                    await uow.responses.add_events(tenant, response_id, events)
+                return response.running
+        except NotFound:
+            return False
+        except ServiceError as exc:
+            run.put_back(events)
+            log.warning("events_not_stored", response=response_id, error=exc.code)
+            return True
+
+    async def follow(self, tenant: str, response_id: str, after: int) -> AsyncGenerator[ResponseEvent, None]:
+        """The events behind number `after`, as they come, until the last one."""
+        seen_here = False
+        if running := self._running.get((tenant, response_id)):
+            async with contextlib.aclosing(running.events.behind(after)) as events:
+                async for event in events:
+                    after, seen_here = event.n, True
+                    yield event
+                    if isinstance(event, StatusChanged) and not event.response.running:
+                        return
+        while True:
+            async with self._database.reading() as uow:
+                response = await uow.responses.get(tenant, response_id)
+                known = await uow.responses.events(tenant, response_id, after - 1)
+            for event in known:
+                if event.n > after:
+                    yield event
+            if not response.running:
+                for event in self._last(response, known, after, seen_here):
+                    yield event
+                return
+            after = max(after, known[-1].n) if known else after
+            await asyncio.sleep(POLL_S)
+
+    @staticmethod
+    def _last(
+        response: Response, known: Sequence[ResponseEvent], after: int, seen_here: bool
+    ) -> Iterator[ResponseEvent]:
+        """`known`: what was stored from number `after` on. Whoever has seen the end already gets nothing."""
+        if known:
+            yield ended(response, max(known[-1].n, after) + 1)
+        elif after < 0:  # it was ended before it had begun
+            yield StatusChanged(n=0, name="created", response=response)
+            yield ended(response, 1)
+        elif seen_here:  # it was ended from elsewhere, and what was told here last is not stored
+            yield ended(response, after + 1)
+
+
+def ended(response: Response, n: int) -> ResponseEvent:
+    assert response.status not in ("queued", "in_progress")
+    return StatusChanged(n=n, name=response.status, response=response)

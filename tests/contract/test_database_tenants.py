@@ -1,0 +1,170 @@
+"""What belongs to another tenant does not exist: every method answers as it does for an id that nobody has."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from frontend.db.database import SqlDatabase
+from frontend.domain.conversations import PageRequest, Trim
+from frontend.domain.errors import ServiceError
+from frontend.domain.storage import UnitOfWork
+from tests.support.database import contents
+from tests.support.records import (
+    EVERYTHING,
+    MOST,
+    NOW,
+    completed,
+    completion,
+    conversation,
+    deltas,
+    messages,
+    response,
+    session,
+    turn,
+    with_items,
+)
+
+Call = Callable[[UnitOfWork, str], Awaitable[object]]
+
+
+def behind(item_id: str) -> PageRequest:
+    return PageRequest(after=item_id, limit=5, order="asc")
+
+
+CALLS: dict[str, Call] = {
+    "conversations.get": lambda u, x: u.conversations.get("b", x),
+    "conversations.page": lambda u, x: u.conversations.page("b", behind(x), {}),
+    "conversations.update": lambda u, x: u.conversations.update("b", conversation(x, metadata={"mine": "1"})),
+    "conversations.set_trim": lambda u, x: u.conversations.set_trim("b", x, Trim(), Trim(upto=1)),
+    "conversations.append": lambda u, x: u.conversations.append(
+        "b", x, messages("new"), response_id=None, now=NOW, most=MOST
+    ),
+    "conversations.delete": lambda u, x: u.conversations.delete("b", x),
+    "items.behind": lambda u, x: u.items.behind("b", x, 0),
+    "items.leading": lambda u, x: u.items.leading("b", x, 5),
+    "items.page": lambda u, x: u.items.page("b", x, EVERYTHING),
+    "items.page, cursor": lambda u, x: u.items.page("b", "own", behind(x)),
+    "items.get, conversation": lambda u, x: u.items.get("b", x, x),
+    "items.get": lambda u, x: u.items.get("b", "own", x),
+    "items.find": lambda u, x: u.items.find("b", [x]),
+    "items.delete, conversation": lambda u, x: u.items.delete("b", x, x),
+    "items.delete": lambda u, x: u.items.delete("b", "own", x),
+    "responses.add, conversation": lambda u, x: u.responses.add("b", response("new", conversation_id=x), ()),
+    "responses.get": lambda u, x: u.responses.get("b", x),
+    "responses.start": lambda u, x: u.responses.start("b", x),
+    "responses.end": lambda u, x: u.responses.end("b", completed(x)),
+    "responses.input_page": lambda u, x: u.responses.input_page("b", x, EVERYTHING),
+    "responses.input_page, cursor": lambda u, x: u.responses.input_page("b", "own", behind(x)),
+    "responses.chain": lambda u, x: u.responses.chain("b", x),
+    "responses.chain, previous": lambda u, x: chained(u, x),
+    "responses.delete": lambda u, x: u.responses.delete("b", x),
+    "responses.add_events": lambda u, x: u.responses.add_events("b", x, deltas(0, 1)),
+    "responses.events": lambda u, x: u.responses.events("b", x, -1),
+    "turns.begin": lambda u, x: u.turns.begin(turn("new", x, tenant="b"), NOW),
+    "turns.end": lambda u, x: u.turns.end(turn(x, x, tenant="b")),
+    "sessions.add, conversation": lambda u, x: u.sessions.add("b", session("new", x), MOST),
+    "sessions.get": lambda u, x: u.sessions.get("b", x),
+    "sessions.touch": lambda u, x: u.sessions.touch("b", x, NOW + 1),
+    "sessions.delete": lambda u, x: u.sessions.delete("b", x),
+    "completions.get": lambda u, x: u.completions.get("b", x),
+    "completions.page": lambda u, x: u.completions.page("b", behind(x), model=None, metadata={}),
+    "completions.set_metadata": lambda u, x: u.completions.set_metadata("b", x, {}, b"{}"),
+    "completions.delete": lambda u, x: u.completions.delete("b", x),
+}
+"""Each by tenant b, with an id that is all of a conversation, an item, a response, a session, a turn and a completion of a."""
+
+
+async def chained(uow: UnitOfWork, previous: str) -> object:
+    await uow.responses.add("b", response("next", previous_response_id=previous), ())
+    await uow.responses.end("b", completed("next"))
+    return await uow.responses.chain("b", "next")
+
+
+async def fill(database: SqlDatabase) -> None:
+    """Tenant a has one of everything, called "theirs"; tenant b has a conversation and a response, called "own"."""
+    async with database.writing() as uow:
+        await uow.conversations.add("a", conversation("theirs"), MOST)
+        await uow.conversations.append("a", "theirs", messages("theirs"), response_id=None, now=NOW, most=MOST)
+        await uow.sessions.add("a", session("theirs", "theirs"), MOST)
+        await uow.turns.begin(turn("theirs", "theirs"), NOW)
+        await uow.responses.add("a", response("theirs"), messages("theirs"))
+        await uow.responses.add_events("a", "theirs", deltas(0, 3))
+        await uow.responses.end("a", completed("theirs"))
+        await uow.completions.add("a", completion("theirs"))
+        await uow.conversations.add("b", conversation("own"), MOST)
+        await uow.responses.add("b", response("own"), messages("mine"))
+
+
+async def answer(database: SqlDatabase, call: Call, resource_id: str) -> Any:
+    """What came back, or was raised, with no id in it; what it did is taken back."""
+
+    class TakeBack(Exception):
+        pass
+
+    try:
+        async with database.writing() as uow:
+            told = repr(await call(uow, resource_id))
+            raise TakeBack
+    except TakeBack:
+        return told
+    except ServiceError as exc:
+        return type(exc).__name__, exc.message.replace(resource_id, "…"), exc.code, exc.param
+
+
+async def test_a_foreign_id_answers_like_an_unknown_one(database: SqlDatabase, database_url: str) -> None:
+    """Every method that takes an id, with one and with the other; and nothing of the other tenant has changed."""
+    await fill(database)
+    before = await contents(database_url)
+    for name, call in CALLS.items():
+        assert await answer(database, call, "theirs") == await answer(database, call, "nobody"), name
+    assert await contents(database_url) == before
+
+
+async def test_every_method_of_a_tenant_was_asked(database: SqlDatabase) -> None:
+    """None is forgotten when the port grows: all but those that only make something new, or are of all tenants."""
+    new_or_of_all = {
+        *("conversations.add", "conversations.delete_expired", "sessions.delete_expired", "responses.delete_events"),
+        *("completions.add", "turns.renew", "turns.running", "keys.add", "keys.find", "keys.ensure_tenant"),
+    }
+    async with database.reading() as uow:
+        methods = {
+            f"{noun}.{method}"
+            for noun, repository in vars(uow).items()
+            for method in dir(repository)
+            if not method.startswith("_")
+        }
+    assert methods == {name.split(",")[0] for name in CALLS} | new_or_of_all
+
+
+async def test_lists_hold_ones_own(database: SqlDatabase) -> None:
+    """And ids may be the same: each tenant has its own."""
+    await fill(database)
+    async with database.writing() as uow:
+        await uow.conversations.add("b", conversation("theirs", metadata={"whose": "b"}), MOST)
+        await uow.completions.add("b", completion("theirs"))
+        await uow.conversations.append("b", "theirs", messages("x"), response_id=None, now=NOW, most=MOST)
+        await uow.conversations.delete("a", "theirs")
+    async with database.reading() as uow:
+        assert [each.id for each in (await uow.conversations.page("b", EVERYTHING, {})).data] == ["own", "theirs"]
+        assert (await uow.conversations.page("a", EVERYTHING, {})).data == []
+        assert [each.item.id for each in await uow.items.behind("b", "theirs", 0)] == ["x"]
+        for tenant in "ab":
+            page = await uow.completions.page(tenant, EVERYTHING, model=None, metadata={})
+            assert [each.id for each in page.data] == ["theirs"]
+
+
+async def test_a_foreign_key_cannot_cross_tenants(database: SqlDatabase) -> None:
+    """The database itself holds them apart, even if a repository forgot."""
+    await with_items(database)
+    calls: list[Callable[[UnitOfWork], Awaitable[object]]] = [
+        lambda u: u.sessions.add("b", session(), MOST),
+        lambda u: u.turns.begin(turn(tenant="b"), NOW),
+        lambda u: u.responses.add("b", response(conversation_id="conv_1"), ()),
+    ]
+    for call in calls:
+        with pytest.raises(ServiceError, match="does not exist"):
+            async with database.writing() as uow:
+                await call(uow)
