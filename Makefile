@@ -9,7 +9,7 @@ BIN := $(HERMES2_DEV_ENVIRONMENT)/bin
 COVERAGE := --cov=frontend.domain --cov=frontend.api --cov-branch --cov-fail-under=95
 CASES ?= 50000
 
-.PHONY: help serve test test-fast fuzz check format docs lock clean
+.PHONY: help serve test test-fast fuzz crashes check format docs lock clean
 
 help:            ## what can be done
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
@@ -31,6 +31,12 @@ fuzz:            ## 50,000 generated requests to the API (CASES=n: so many), aga
 	@$(PYTHON) deploy/bootstrap.py dev engine clients
 	@$(BIN)/hermes2 model prepare
 	@$(BIN)/python -m tests.fuzz --cases $(CASES)
+
+crashes:         ## 200 kills of frontends and Valkey in the middle of turns, 10 of the real engine (half an hour)
+	@$(PYTHON) deploy/bootstrap.py dev engine
+	@$(BIN)/hermes2 model prepare
+	@HERMES2_KILLS=200 HERMES2_ENGINE_KILLS=10 $(BIN)/pytest -s tests/integration/test_crashes.py \
+	  tests/integration/test_lifecycle.py::TestReal::test_the_whole_story
 
 check:           ## style, types, architecture, deployment files
 	@$(PYTHON) deploy/bootstrap.py dev

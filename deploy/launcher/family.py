@@ -20,6 +20,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -72,6 +73,11 @@ class Family:
 
     async def wait(self) -> int:
         return await self._process.wait()
+
+    def cpu_s(self) -> float:
+        """Processor time that the living processes of its session have used, seconds."""
+        processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        return sum(cpu_s_in(entry, self.pid) for entry in processes)
 
     async def lines(self) -> AsyncIterator[str]:
         """What the family prints, until all of it has ended."""
@@ -130,6 +136,15 @@ def children(parent: int) -> list[int]:
     """Pids of the living children of `parent`, from /proc."""
     processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
     return [int(entry.name) for entry in processes if parent_of(entry) == parent]
+
+
+def cpu_s_in(process: Path, session: int) -> float:
+    """Of one process, if it is of this session."""
+    try:
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S if int(fields[3]) == session else 0.0
+    except (OSError, IndexError, ValueError):
+        return 0.0
 
 
 def parent_of(process: Path) -> int | None:

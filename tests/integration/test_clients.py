@@ -101,6 +101,24 @@ def test_a_schema_gives_an_object(results: Results, client: str) -> None:
     assert results(client)["structured"] == {"name": "Paris", "country": "France"}
 
 
+@pytest.mark.parametrize("client", ["agents", "langchain"])
+def test_over_responses_too(results: Results, story: str, client: str) -> None:
+    """The same round and the same stream where the service keeps what was said."""
+    lasting = results(client)["lasting"]
+    assert lasting["calls"] == ["Paris"]
+    assert lasting["answer"] == "It is 22 degrees in Paris."
+    assert len(lasting["stream"]) > 1
+    assert "".join(lasting["stream"]) == story
+
+
+def test_agents_keep_their_history_here(results: Results) -> None:
+    """In the library's own session on conversations, and in a conversation that responses go on from."""
+    lasting = results("agents")["lasting"]
+    assert lasting["session"] == ["message", "function_call", "function_call_output", "message"]
+    assert lasting["kept"] == ["message", "function_call", "function_call_output", "message"]
+    assert lasting["kept_answer"] == "It is 22 degrees in Paris."
+
+
 def test_tools_may_be_called_in_parallel(results: Results) -> None:
     """Two calls in one turn, and a result for each."""
     parallel = results("openai")["parallel"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ import pytest
 from tests.support.app import HEADERS
 from tests.support.stack import API_KEY, BIN, Stack
 
+ENGINE_KILLS = int(os.environ.get("HERMES2_ENGINE_KILLS", "1"))
+"""How often the real engine is killed in the middle of a turn; `make crashes` does it 10 times."""
 TURN = {"model": "hermes-2", "messages": [{"role": "user", "content": "Count from one upwards."}]}
 
 
@@ -119,7 +122,12 @@ class TestScripted:
         stack.wait_for("ready after", 20, seen)
         reply = ask(stack)
         assert reply.status_code == 200, reply.text
-        assert httpx.get(f"{stack.url}/health/ready").json() == {"status": "ready", "engine": "ok", "sql": "ok", "valkey": "ok"}
+        assert httpx.get(f"{stack.url}/health/ready").json() == {
+            "status": "ready",
+            "engine": "ok",
+            "sql": "ok",
+            "valkey": "ok",
+        }
 
     def test_a_hung_engine_is_restarted(self, stack: Stack) -> None:
         """SIGSTOP of the stub: found by asking its loop, not its socket, within 10 s; requests meanwhile are 503, not hung."""
@@ -272,19 +280,11 @@ class TestReal:
             engine.resume()
             assert ask(stack).status_code == 200
             assert not any("starting it anew" in line for line in stack.lines[seen:])
-            client = openai.OpenAI(base_url=f"{stack.url}/v1", api_key=API_KEY, max_retries=0, timeout=60)
-            with client, client.chat.completions.create(**TURN, max_tokens=2000, stream=True) as stream:  # type: ignore[call-overload]
-                next(iter(stream))
-                engine, seen = stack.find("VLLM::EngineCore"), len(stack.lines)
-                worker = stack.find("VLLM::Worker")
-                engine.kill()
-                with pytest.raises(openai.APIError):
-                    list(stream)
-            assert stack.wait_for("starting it anew", 10, seen) < 2.5
-            seconds_until_gone([engine, worker])
-            assert ask(stack).status_code == 503
-            stack.wait_for("triton   | ready after", 120, seen)
-            assert ask(stack).status_code == 200
+            with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=API_KEY, max_retries=0, timeout=60) as client:
+                conversation = client.conversations.create().id
+                for number in range(ENGINE_KILLS):
+                    victim = ("VLLM::EngineCore", "tritonserver")[number % 2]
+                    killed_mid_turn(stack, client, conversation, number, victim)
 
             family = kill_launcher(stack)
             assert any("VLLM" in " ".join(p.cmdline()) for p in alive(family)) or not alive(family)
@@ -293,6 +293,33 @@ class TestReal:
             assert ask(stack).status_code == 200
             assert stack.stop() == 0
             assert not list(Path("/dev/shm").glob(f"{shm_prefix(stack)}*"))  # noqa: S108  # Triton's choice of place
+
+
+def killed_mid_turn(stack: Stack, client: openai.OpenAI, conversation: str, number: int, victim: str) -> None:
+    """The turn has failed, and says so; those before it are there, whole and once; the next one is answered."""
+    kept = client.responses.create(
+        model="hermes-2", input=f"Number {number}.", conversation=conversation, max_output_tokens=8
+    )
+    stream = client.responses.create(
+        model="hermes-2", input="Count.", conversation=conversation, max_output_tokens=2000, stream=True
+    )
+    events = iter(stream)
+    next(event for event in events if event.type == "response.output_text.delta")
+    time.sleep(random.uniform(0, 1))  # noqa: S311  # no secret
+    engine, worker, seen = stack.find(victim), stack.find("VLLM::Worker"), len(stack.lines)
+    engine.kill()
+    *_, last = events
+    assert last.type == "response.failed"
+    assert client.responses.retrieve(last.response.id).status == "failed"
+    assert stack.wait_for("starting it anew", 10, seen) < 2.5
+    seconds_until_gone([engine, worker])
+    assert ask(stack).status_code == 503
+    stack.wait_for("triton   | ready after", 120, seen)
+    assert ask(stack).status_code == 200
+    items = list(client.conversations.items.list(conversation, order="asc", limit=100))
+    said = [item.content[0].text for item in items if item.type == "message"]  # type: ignore[union-attr]
+    assert said[::2] == [f"Number {i}." for i in range(number + 1)]
+    assert said[-1] == kept.output_text
 
 
 def shm_prefix(stack: Stack) -> str:

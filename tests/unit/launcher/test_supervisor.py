@@ -129,6 +129,17 @@ async def test_a_machine_that_slept_has_seen_nobody_fail() -> None:
     await finish(supervisor, keeper)
 
 
+async def test_who_works_is_slow_and_not_hung() -> None:
+    """Silence of a family that uses its core counts an eighth; then it is restarted all the same."""
+    program, lines = Program("while True: pass"), list[str]()
+    supervisor, keeper = await kept(program, lines)
+    program.healthy = False
+    silent_at = time.monotonic()
+    await until(lambda: program.starts == 2)
+    assert time.monotonic() - silent_at > 3 * program.hang_timeout_s
+    await finish(supervisor, keeper)
+
+
 async def test_the_pause_grows_with_each_failure() -> None:
     """A program that cannot live does not take the machine with it."""
     program, lines = Program("import time; time.sleep(0.05); raise SystemExit(1)"), list[str]()
