@@ -77,7 +77,7 @@ async def migrate_postgres(url: str) -> None:
             return await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, command_timeout=TIMEOUT_S)
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as exc:
             raise SettingsError(f"sql.url (HERMES2_SQL_URL): {exc}") from exc
-        except asyncpg.ClientConfigurationError:
+        except ValueError:  # asyncpg's own errors for it, and those of its parser
             raise SettingsError("sql.url (HERMES2_SQL_URL): the URL cannot be read") from None
 
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)

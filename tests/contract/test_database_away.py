@@ -29,7 +29,7 @@ from frontend.settings import SettingsError
 from tests.support.database import PostgresServer, contents, empty, opened
 from tests.support.records import MOST, NOW, api_key, conversation, messages, sequence, turn, with_items
 
-SHORT_S = 0.2
+SHORT_S = 0.5
 
 
 async def append(database: SqlDatabase, item_id: str = "i1") -> None:
@@ -50,7 +50,7 @@ async def test_a_file_that_another_process_writes_to_is_unavailable(tmp_path: Pa
             started = time.monotonic()
             with pytest.raises(Unavailable) as caught:
                 await append(database)
-            assert SHORT_S / 2 < time.monotonic() - started < 2
+            assert SHORT_S / 2 < time.monotonic() - started < 5
             assert caught.value.retry_after_s == 1.0
             assert await sequence(database) == []
             assert await database.check()
@@ -112,7 +112,7 @@ async def test_a_server_that_stops_is_unavailable_until_it_is_back(postgres: Pos
             with pytest.raises(Unavailable):
                 async with opened(postgres_url, 2):
                     pass
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 5
         finally:
             postgres.start()
         await append(database)
@@ -164,7 +164,7 @@ async def test_a_server_that_is_paused_does_not_hold_anyone(postgres: PostgresSe
             results = await asyncio.gather(
                 *(append(database) for _ in range(6)), database.check(), return_exceptions=True
             )
-            assert time.monotonic() - started < 3 * SHORT_S + 1
+            assert time.monotonic() - started < 5
             assert not results.pop()
             assert {type(each).__mro__[1] for each in results} == {Unavailable}
         await asyncio.sleep(SHORT_S)

@@ -533,7 +533,7 @@ class TestTokens:
         assert all(each == first for each in rest)
 
     @CASES
-    @given(exchanges=EXCHANGES.filter(lambda exchanges: len(exchanges) > 3), window=st.integers(500, 900))
+    @given(exchanges=EXCHANGES.filter(lambda exchanges: len(exchanges) > 3), window=st.integers(1500, 2500))
     def test_a_prompt_begins_like_the_one_before(
         self, any_builder: ContextBuilder, exchanges: list[tuple[str, int, str]], window: int
     ) -> None:
