@@ -20,7 +20,7 @@ from frontend.domain.ports import Embedder, Engine, HotState
 from frontend.domain.profiles import Profiles
 from frontend.domain.seal import Seal
 from frontend.domain.storage import Database
-from frontend.services.api_keys import ApiKeyService
+from frontend.services.api_keys import ApiKeyService, read_pepper
 from frontend.services.chat import ChatService
 from frontend.services.completions import CompletionService
 from frontend.services.context.builder import ContextBuilder
@@ -37,6 +37,7 @@ from frontend.services.responses.compaction import Compactor
 from frontend.services.responses.maker import ResponseMaker
 from frontend.services.responses.service import ResponseService
 from frontend.services.sessions import SessionService
+from frontend.services.stored_completions import StoredCompletionService
 from frontend.services.tokenize import Tokenizer
 from frontend.services.turns import TurnKeeper
 from frontend.services.windows import Windows
@@ -59,6 +60,7 @@ class Runtime(msgspec.Struct, frozen=True):
     models: ModelService
     profiles: Profiles
     chat: ChatService
+    stored_completions: StoredCompletionService
     completions: CompletionService
     responses: ResponseService
     conversations: ConversationService
@@ -86,7 +88,9 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             )
         )
         threads = stack.enter_context(ThreadPoolExecutor(TOKENIZER_THREADS, "tokenizer"))
-        yield await stack.enter_async_context(assemble(settings, engine, state, database, threads, embedder))
+        settings.home.mkdir(parents=True, exist_ok=True)
+        pepper = read_pepper(settings.home / "pepper")
+        yield await stack.enter_async_context(assemble(settings, engine, state, database, pepper, threads, embedder))
 
 
 @asynccontextmanager
@@ -95,6 +99,7 @@ async def assemble(
     engine: Engine,
     state: HotState,
     database: Database,
+    pepper: bytes,
     threads: Executor,
     embedder: Embedder | None,
 ) -> AsyncIterator[Runtime]:
@@ -123,12 +128,13 @@ async def assemble(
         database, most_per_tenant=lasting.background_per_tenant, drain_s=settings.http.drain_timeout_s
     )
     summaries = SummaryService(database, state, contexts, tokenizer, generator)
+    windows = Windows(database, state, conversations)
     maker = ResponseMaker(
         database=database,
         models=models,
         profiles=named,
         sessions=sessions,
-        windows=Windows(database, state, conversations),
+        windows=windows,
         contexts=contexts,
         generator=generator,
         keeper=keeper,
@@ -140,15 +146,28 @@ async def assemble(
             settings=settings,
             engine=engine,
             encoder=encoder,
-            api_keys=ApiKeyService(api_key(settings)),
+            api_keys=ApiKeyService(api_key(settings), database, pepper),
             models=models,
             profiles=named,
-            chat=ChatService(models, named, tokenizer, generator, settings.limits.messages),
+            chat=ChatService(
+                database=database,
+                models=models,
+                profiles=named,
+                sessions=sessions,
+                windows=windows,
+                contexts=contexts,
+                tokenizer=tokenizer,
+                generator=generator,
+                keeper=keeper,
+                summaries=summaries,
+                max_messages=settings.limits.messages,
+            ),
+            stored_completions=StoredCompletionService(database, models),
             completions=CompletionService(models, tokenizer, generator),
             responses=ResponseService(database, maker, background, Compactor(tokenizer, generator)),
             conversations=conversations,
             sessions=sessions,
-            seal=Seal(b"pepper"),
+            seal=Seal(pepper),
             embeddings=embeddings,
             health=HealthService(engine, database, state),
         )

@@ -31,13 +31,13 @@ TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
 ADVISORY_LOCK = 0x6865726D657332
 """The key of PostgreSQL's lock: "hermes2"."""
-alembic = threading.Lock()
+one_at_a_time = threading.Lock()
 """Alembic knows one migration per process: its `op` and `context` are global."""
 
 
 def migrate(url: str) -> None:
     """Blocks; call it in a thread. Raises SettingsError, Unavailable."""
-    with alembic, translated():
+    with one_at_a_time, translated():
         if (path := sqlite_path(url)) is not None:
             migrate_sqlite(path)
         else:
@@ -55,6 +55,7 @@ def migrate_sqlite(path: Path) -> None:
         engine = create_engine(
             URL.create("sqlite", database=str(path)),
             poolclass=NullPool,
+            hide_parameters=True,
             connect_args={"isolation_level": None, "timeout": TIMEOUT_S},
         )
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
@@ -80,7 +81,9 @@ async def migrate_postgres(url: str) -> None:
         except ValueError:  # asyncpg's own errors for it, and those of its parser
             raise SettingsError("sql.url (HERMES2_SQL_URL): the URL cannot be read") from None
 
-    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=connect, poolclass=NullPool, hide_parameters=True
+    )
     async with engine.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=ADVISORY_LOCK))
         await connection.run_sync(upgrade)

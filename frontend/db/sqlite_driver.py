@@ -49,9 +49,10 @@ class OneHopCursor(AsyncAdapt_aiosqlite_cursor):
     def _in_thread(self, operation: Any, parameters: Any, execute: Any) -> None:
         adapted: Any = self._adapt_connection
         raw = adapted._connection._conn
-        for statement in adapted.begin:
-            raw.execute(statement)
-        adapted.begin = ()
+        if adapted.begin:
+            for statement in adapted.begin:
+                raw.execute(statement)
+            adapted.begin, adapted.has_begun = (), True
         cursor = raw.cursor()
         try:
             execute(cursor, operation, parameters)
@@ -82,13 +83,14 @@ class OneHopCursor(AsyncAdapt_aiosqlite_cursor):
 
 
 class OneHopConnection(AsyncAdapt_aiosqlite_connection):
-    __slots__ = ("begin",)
+    __slots__ = ("begin", "has_begun")
     _cursor_cls = OneHopCursor
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
         self.begin: tuple[str, ...] = ()
         """What the next statement is to be preceded by; nothing outside of a transaction, and within it."""
+        self.has_begun = False
 
     def commit(self) -> None:
         self._end(super().commit)
@@ -101,9 +103,10 @@ class OneHopConnection(AsyncAdapt_aiosqlite_connection):
         self._terminate_force_close()
 
     def _end(self, end: Any) -> None:
-        if not self.begin:
+        """Nothing to do for a transaction without a statement, nor when the pool rolls back what has ended."""
+        if self.has_begun:
             end()
-        self.begin = ()
+        self.begin, self.has_begun = (), False
 
 
 class OneHopDriver(AsyncAdapt_aiosqlite_dbapi):

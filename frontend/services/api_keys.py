@@ -38,7 +38,7 @@ PEPPER_BYTES = 32
 BASE_62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 
 FRESH_S = 1.0
-"""A key is looked up at most so often: a revocation works within this time."""
+"""A key is looked up at most so often: a revocation works within this time and that of one lookup."""
 GRACE_S = 60.0
 """While the database is away, a key that it knew so long ago still works."""
 GRACE_LOOKUP_S = 0.5
@@ -57,13 +57,13 @@ class CachedKey:
 
 
 class ApiKeyService:
-    """Holds digests of keys, never keys. Without a database it knows the bootstrap key only."""
+    """Holds digests of keys, never keys."""
 
     def __init__(
         self,
         bootstrap_key: str,
-        database: Database | None = None,
-        pepper: bytes = b"",
+        database: Database,
+        pepper: bytes,
         *,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -84,27 +84,31 @@ class ApiKeyService:
         if hmac.compare_digest(self._bootstrap, hashlib.sha256(text.encode()).digest()):
             return BOOTSTRAP
         key_id, secret = parse(text)
-        key = None if self._database is None else await self._find(self._database, key_id)
+        key = await self._find(key_id)
         if key is None or not hmac.compare_digest(key.digest, digest(self._pepper, secret)):
             raise unknown()
         if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= self._clock()):
             raise Unauthenticated("The API key has expired, or was revoked.")
         return Principal(key_id=key.id, tenant=key.tenant, scopes=key.scopes, profile=key.profile)
 
-    async def _find(self, database: Database, key_id: str) -> ApiKey | None:
+    async def _find(self, key_id: str) -> ApiKey | None:
         """Keys that are there are remembered; those that are not are looked up each time. Raises Unavailable."""
         now, cached = self._monotonic(), self._cache.get(key_id)
         if cached is None or now - cached.said_at > GRACE_S:
-            return self._remember(key_id, await find(database, key_id))
+            return self._remember(key_id, await self._look_up(key_id))
         if now - cached.asked_at <= FRESH_S:
             return cached.key
         cached.asked_at = now
         try:
             async with asyncio.timeout(GRACE_LOOKUP_S):
-                return self._remember(key_id, await find(database, key_id))
+                return self._remember(key_id, await self._look_up(key_id))
         except (Unavailable, TimeoutError):
             log.warning("key_from_memory", key_id=key_id, age_s=round(now - cached.said_at, 1))
             return cached.key
+
+    async def _look_up(self, key_id: str) -> ApiKey | None:
+        async with self._database.reading() as uow:
+            return await uow.keys.find(key_id)
 
     def _remember(self, key_id: str, key: ApiKey | None) -> ApiKey | None:
         self._cache.pop(key_id, None)
@@ -113,11 +117,6 @@ class ApiKeyService:
             if len(self._cache) > MOST_CACHED:
                 self._cache.popitem(last=False)
         return key
-
-
-async def find(database: Database, key_id: str) -> ApiKey | None:
-    async with database.reading() as uow:
-        return await uow.keys.find(key_id)
 
 
 async def create(

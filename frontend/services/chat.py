@@ -1,23 +1,41 @@
-"""One chat turn: messages in, a running reply out."""
+"""One chat turn: messages in, a running reply out, alone or as a turn of a conversation."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from frontend.domain.errors import InvalidRequest
+from frontend.domain.context import Context, ContextTask
+from frontend.domain.conversations import PageRequest, Window
+from frontend.domain.errors import ConversationLocked, InvalidRequest
 from frontend.domain.generation import ChoiceDelta, Constraint, GenerationDelta, Sampling
 from frontend.domain.hermes.tool_calls import ToolCallParser
+from frontend.domain.items import Item
 from frontend.domain.messages import Chat, Message
 from frontend.domain.principal import Principal
 from frontend.domain.profiles import Profile, Profiles
+from frontend.domain.storage import Database
 from frontend.domain.tools import Tool, ToolCallDelta, ToolChoice
+from frontend.services import chat_history
+from frontend.services.chat_run import Begun, ConversationReply
+from frontend.services.context.builder import ContextBuilder
+from frontend.services.context.summaries import SummaryService
 from frontend.services.generate import Generator, Reply
-from frontend.services.models import ModelService
+from frontend.services.models import Model, ModelService
+from frontend.services.sessions import SessionService
 from frontend.services.tokenize import Tokenizer
+from frontend.services.turns import Stale, TurnKeeper
+from frontend.services.windows import Windows
+
+TRIES = 5
+"""A turn that finds the conversation changed since it read it reads it again, so often."""
+PAGE = 100
+"""Items that are read at a time where all of a conversation are compared."""
 
 
 class JsonFormat(msgspec.Struct, frozen=True):
@@ -30,6 +48,8 @@ class JsonFormat(msgspec.Struct, frozen=True):
 
 
 class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    """The completion's."""
     model: str
     messages: Sequence[Message]
     sampling: Sampling
@@ -39,26 +59,77 @@ class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
     """None: no tool may be called."""
     json_format: JsonFormat | None = None
     profile: str | None = None
+    conversation_id: str | None = None
+    session_id: str | None = None
+    """Of the header X-Session-ID."""
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A turn of a conversation that could begin."""
+
+    model: Model
+    window: Window
+    given: Sequence[Item]
+    """To be kept with the answer."""
+    task: ContextTask
+    context: Context
+    reply: Reply
 
 
 class ChatService:
     def __init__(
-        self, models: ModelService, profiles: Profiles, tokenizer: Tokenizer, generator: Generator, max_messages: int
+        self,
+        *,
+        database: Database,
+        models: ModelService,
+        profiles: Profiles,
+        sessions: SessionService,
+        windows: Windows,
+        contexts: ContextBuilder,
+        tokenizer: Tokenizer,
+        generator: Generator,
+        keeper: TurnKeeper,
+        summaries: SummaryService,
+        max_messages: int,
     ) -> None:
+        self._database = database
         self._models = models
         self._profiles = profiles
+        self._sessions = sessions
+        self._windows = windows
+        self._contexts = contexts
         self._tokenizer = tokenizer
         self._generator = generator
+        self._keeper = keeper
+        self._summaries = summaries
         self._max_messages = max_messages
 
-    async def open(self, turn: ChatTurn, principal: Principal, traceparent: str | None) -> Reply:
-        """Raises ModelNotFound, InvalidRequest, ContextLengthExceeded."""
+    async def open(self, turn: ChatTurn, principal: Principal, traceparent: str | None) -> Reply | ConversationReply:
+        """Raises InvalidRequest and what is below it, NotFound, Unavailable; in a conversation, so does the first delta."""
         model = self._models.get(turn.model)
-        profile = self._profiles.get(turn.profile)
         if len(turn.messages) > self._max_messages:
             raise InvalidRequest(f"At most {self._max_messages} messages are taken.", param="messages")
+        turn = await self._with_conversation(turn, principal.tenant)
+        if turn.conversation_id is None:
+            profile = self._profiles.get(turn.profile or principal.profile)
+            prompt_ids = await self._tokenizer.chat(chat(turn, profile))
+            return self._reply(turn, model, profile, prompt_ids, principal, traceparent)
+        if turn.sampling.n != 1:
+            raise InvalidRequest("A conversation goes on with one choice: 'n' must be 1.", param="n")
+        prepared = await self._prepare(turn, model, turn.conversation_id, principal, traceparent)
+        begin = partial(self._begin, turn, prepared, principal, traceparent)
+        return ConversationReply(prepared.reply, begin, self._keeper)
+
+    def _reply(
+        self,
+        turn: ChatTurn,
+        model: Model,
+        profile: Profile,
+        prompt_ids: Sequence[int],
+        principal: Principal,
+        traceparent: str | None,
+    ) -> Reply:
         wanted = constraint(turn.tool_choice, turn.json_format)
-        prompt_ids = await self._tokenizer.chat(chat(turn, profile))
         reply = self._generator.open(
             model,
             prompt_ids,
@@ -73,6 +144,87 @@ class ChatService:
         if turn.tool_choice is None:
             return reply
         return msgspec.structs.replace(reply, deltas=with_calls(reply.deltas, reply.n))
+
+    async def _with_conversation(self, turn: ChatTurn, tenant: str) -> ChatTurn:
+        """The turn with its session's conversation."""
+        if turn.session_id is None:
+            return turn
+        session = await self._sessions.resolve(tenant, turn.session_id, time.time())
+        if turn.conversation_id not in (None, session.conversation_id):
+            raise InvalidRequest("The session leads to another conversation.", param="conversation")
+        return msgspec.structs.replace(turn, conversation_id=session.conversation_id)
+
+    async def _prepare(
+        self, turn: ChatTurn, model: Model, conversation_id: str, principal: Principal, traceparent: str | None
+    ) -> Prepared:
+        """Changes nothing."""
+        window = await self._windows.of(principal.tenant, conversation_id, "conversation")
+        profile = self._profiles.get(turn.profile or window.conversation.profile or principal.profile)
+        given = chat_history.items_of(await self._new(turn.messages, window, principal.tenant))
+        task = context_task(turn, model, window, profile, given)
+        context = await self._contexts.build(task)
+        reply = self._reply(turn, model, profile, context.prompt_ids, principal, traceparent)
+        return Prepared(model=model, window=window, given=given, task=task, context=context, reply=reply)
+
+    async def _new(self, sent: Sequence[Message], window: Window, tenant: str) -> Sequence[Message]:
+        """Those that the conversation does not hold. Raises InvalidRequest."""
+        if not chat_history.is_resent(sent):
+            return chat_history.behind_question(sent, window)
+        comparison = chat_history.Comparison(sent)
+        if not window.conversation.trim.upto:
+            comparison.read([*window.pinned, *window.history])
+            return comparison.rest()
+        page = PageRequest(limit=PAGE, order="asc")
+        async with self._database.reading() as uow:
+            while True:
+                found = await uow.items.page(tenant, window.conversation.id, page)
+                comparison.read(stored for stored in found.data if stored.seq <= window.conversation.head)
+                if not found.has_more:
+                    return comparison.rest()
+                page = msgspec.structs.replace(page, after=found.data[-1].item.id)
+
+    async def _begin(self, turn: ChatTurn, prepared: Prepared, principal: Principal, traceparent: str | None) -> Begun:
+        """Raises ConversationLocked, and what `_prepare` raises: the conversation may have changed since."""
+        tenant, conversation_id = principal.tenant, prepared.window.conversation.id
+        for _ in range(TRIES):
+            window, trim = prepared.window, prepared.context.trim
+            try:
+                begun = await self._keeper.begin(tenant, turn.id, items=prepared.given, window=window, trim=trim)
+                return Begun(begun, prepared.reply, partial(self._after_turn, prepared, tenant))
+            except Stale:
+                prepared = await self._prepare(turn, prepared.model, conversation_id, principal, traceparent)
+        raise ConversationLocked
+
+    def _after_turn(self, prepared: Prepared, tenant: str, answer_tokens: int) -> None:
+        self._summaries.after_turn(
+            tenant,
+            prepared.window.conversation.id,
+            model=prepared.model,
+            task=prepared.task,
+            context=prepared.context,
+            answer_tokens=answer_tokens,
+        )
+
+
+def context_task(turn: ChatTurn, model: Model, window: Window, profile: Profile, given: Sequence[Item]) -> ContextTask:
+    """Raises InvalidRequest if nothing is given, and there is no question that could be asked again."""
+    asked, history = given, window.history
+    if not given:
+        again = chat_history.asked_again(turn.messages, window)
+        asked, history = [stored.item for stored in again], [s for s in history if s.seq < again[0].seq]
+    return ContextTask(
+        window_tokens=model.max_model_len,
+        profile=profile,
+        tools=turn.tools,
+        json_schema=turn.json_format.schema if turn.json_format else None,
+        max_output_tokens=turn.sampling.max_tokens,
+        switches=window.conversation.context,
+        trim=window.conversation.trim,
+        pinned=window.pinned,
+        history=history,
+        input=asked,
+        input_param="messages",
+    )
 
 
 def chat(turn: ChatTurn, profile: Profile) -> Chat:

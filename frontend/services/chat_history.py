@@ -22,9 +22,11 @@ from frontend.domain.items import (
     OutputText,
     StoredItem,
 )
-from frontend.domain.messages import Message
+from frontend.domain.messages import Message, Role
 from frontend.domain.tools import ToolCall
 
+MOST_ASKED = 100
+"""Questions in a row that could be asked again; each number of them is looked for."""
 MOST_PLACES = 16
 """Where a comparison can stand at the same time: only answers that were cut, one right after the other, make several."""
 
@@ -39,6 +41,8 @@ class Comparison:
     def __init__(self, sent: Sequence[Message]) -> None:
         self._sent = sent
         self._places = {0}
+        self._passed_over: set[int] = set()
+        """Those of them where the last answer was cut, and was not found. If another one stands there, they differ."""
         self._group: list[StoredItem] = []
         """Items of one message, which may go on in the next piece."""
         self._skips = sent[0].role != "system"
@@ -57,7 +61,10 @@ class Comparison:
         """What is new, after all that was read. Raises InvalidRequest."""
         if self._group:
             self._compare()
-        return self._sent[max(self._places) :]
+        another = {place for place in self._passed_over if self._role(place) == "assistant"}
+        if another >= self._places:
+            raise mismatch(self._sent, max(self._places))
+        return self._sent[max(self._places - another) :]
 
     def _compare(self) -> None:
         group, self._group = self._group, []
@@ -65,19 +72,22 @@ class Comparison:
         self._skips = self._skips and kept.role == "system"
         if self._skips:
             return
-        cut = is_cut(group[-1].item)
-        ends = {end for place in self._places for end in self._ends(kept, len(group), cut, place)}
+        if is_cut(group[-1].item):
+            heard = {p + 1 for p in self._places if self._role(p) and resembles(kept, self._sent[p])}
+            self._passed_over = self._places - heard
+            ends = self._places | heard
+        else:
+            self._passed_over = set()
+            ends = {end for place in self._places for end in self._ends(kept, len(group), place)}
         if not ends:
             raise mismatch(self._sent, max(self._places))
         self._places = set(sorted(ends)[-MOST_PLACES:])
 
-    def _ends(self, kept: Message, num_items: int, cut: bool, place: int) -> Iterator[int]:
+    def _role(self, place: int) -> Role | None:
+        return self._sent[place].role if place < len(self._sent) else None
+
+    def _ends(self, kept: Message, num_items: int, place: int) -> Iterator[int]:
         """Where `kept` can end if it begins at `place`."""
-        if cut:
-            yield place
-            if place < len(self._sent) and resembles(kept, self._sent[place]):
-                yield place + 1
-            return
         num_calls = 0
         for count in range(1, num_items + 1):  # it may have been sent as several, with an item each
             several = self._sent[place : place + count]
@@ -127,6 +137,8 @@ def questions(history: Sequence[StoredItem]) -> list[Message]:
     """The item behind in the same cut answer."""
     for stored in reversed(history):
         item = stored.item
+        if len(result) == MOST_ASKED:
+            break
         if not is_assistants(item):
             result.append(message_of(item))
             behind = None

@@ -21,6 +21,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
+from frontend import settings
 from frontend.db.database import SqlDatabase
 from frontend.db.engines import sqlite_url
 from frontend.db.models import Base
@@ -206,6 +207,22 @@ async def test_a_defect_is_told_without_what_it_was_about(
     assert secret not in repr(logs) + str(caught.value) + "".join(capsys.readouterr())
 
 
+async def test_a_unit_of_work_that_does_not_end_is_ended(database_url: str) -> None:
+    """Whatever it waits for: nothing of it is kept, and the others go on."""
+
+    async def hang(database: SqlDatabase) -> None:
+        async with database.writing() as uow:
+            await uow.conversations.append("a", "conv_1", messages("i1"), response_id=None, now=NOW, most=MOST)
+            await asyncio.Event().wait()
+
+    async with opened(database_url) as patient, opened(database_url, SHORT_S) as database:
+        await with_items(patient)
+        with pytest.raises(Unavailable):
+            await hang(database)
+        assert await sequence(patient) == []
+        await append(patient)
+
+
 async def test_a_reading_unit_cannot_write(database: SqlDatabase) -> None:
     """It would be lost: a defect of ours, and not hidden."""
     await with_items(database)
@@ -242,7 +259,7 @@ async def test_the_migrations_make_what_the_models_say(database: SqlDatabase) ->
     "url",
     [
         *("mysql://x/y", "hermes2.db", "postgresql+psycopg://x/y", "postgresql://[x/y", "postgresql://x:y/z"),
-        *("sqlite:////dev/null/hermes2.db", "sqlite:////proc/hermes2.db", f"sqlite:///{__file__}"),
+        *("sqlite:////dev/null/hermes2.db", "sqlite:////proc/hermes2.db"),
     ],
 )
 async def test_a_url_that_cannot_work_is_refused(url: str) -> None:
@@ -250,6 +267,28 @@ async def test_a_url_that_cannot_work_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="HERMES2_SQL_URL"):
         async with opened(url):
             pass
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    """And left as it was."""
+    path = tmp_path / "notes.txt"
+    path.write_text("nothing but notes, " * 100)
+    with pytest.raises(SettingsError, match=r"HERMES2_SQL_URL.*notes.txt cannot be used"):
+        async with opened(sqlite_url(path)):
+            pass
+    assert path.read_text().startswith("nothing but notes")
+
+
+def test_a_url_does_not_show_its_password() -> None:
+    """However short it is, and wherever the password stands."""
+    for url in (
+        "postgresql://u:hid@h/x",
+        "postgresql://u:a:hid@b@h/x",
+        "postgresql:///x?user=u&password=hid&sslmode=a",
+    ):
+        loaded = settings.load({"HERMES2_SQL_URL": url})
+        assert loaded.sql.url == url
+        assert "hid" not in repr(loaded)
 
 
 async def test_a_database_that_is_not_there_is_refused(postgres: PostgresServer) -> None:

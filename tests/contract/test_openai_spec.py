@@ -88,7 +88,7 @@ async def test_errors(client: httpx.AsyncClient, openai_spec: dict[str, Any], sm
         await client.post("/v1/chat/completions", content="{"),
         await client.get("/v1/models", headers={"authorization": ""}),
         await client.get("/v1/models/unknown"),
-        await client.get("/v1/chat/completions"),
+        await client.put("/v1/chat/completions"),
         await client.post("/v1/chat/completions", content=b"x" * (5 * 2**20)),
     ]
     async with client_for(FakeEngine(error=Unavailable("gone")), smollm2) as failing:

@@ -24,6 +24,7 @@ from frontend.settings import Settings
 from tests.fakes.hot_state import FakeHotState as FakeHotState
 from tests.support.stack import API_KEY
 
+PEPPER = b"pepper" * 6
 HEADERS = {"authorization": f"Bearer {API_KEY}"}
 
 
@@ -50,7 +51,7 @@ async def client_for(
         async with AsyncExitStack() as stack:
             threads = stack.enter_context(ThreadPoolExecutor(1))
             truth = database if database is not None else await stack.enter_async_context(temporary_database())
-            runtime = assemble(settings, engine, state or FakeHotState(), truth, threads, embedder)
+            runtime = assemble(settings, engine, state or FakeHotState(), truth, PEPPER, threads, embedder)
             yield await stack.enter_async_context(runtime)
 
     app = create_app(settings, open_fakes)

@@ -1,31 +1,24 @@
-"""Between the wire's chat and the domain's: what a request means, and how deltas become chunks or one completion."""
+"""From the wire's chat to the domain's: what a request means."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from frontend.api import constraints, generations
+from frontend.api import constraints
 from frontend.api.chat import schema, tools
-from frontend.api.logprobs import token_logprob
 from frontend.api.parameters import refuse_unsupported, sampling
 from frontend.domain.errors import InvalidRequest
-from frontend.domain.generation import TokenLogprobs
-from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.json_schema import Budget
 from frontend.domain.messages import Message
 from frontend.domain.tools import ToolCall
-from frontend.http.replies import event
 from frontend.services.chat import ChatTurn, JsonFormat
-from frontend.services.generate import Reply
 
 ASKS_FOR_NOTHING: dict[str, tuple[object, ...]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
-    "store": (False,),
     "audio": (),
     "prediction": (),
     "web_search_options": (),
@@ -34,16 +27,21 @@ ASKS_FOR_NOTHING: dict[str, tuple[object, ...]] = {
 """Parameters that are not supported, with the values that change nothing and are taken all the same."""
 
 
-def to_domain(data: schema.CreateChatCompletion, max_n: int) -> ChatTurn:
+def to_domain(data: schema.CreateChatCompletion, turn_id: str, session_id: str | None, max_n: int) -> ChatTurn:
     """Raises InvalidRequest, naming the parameter."""
     refuse_unsupported(data, ASKS_FOR_NOTHING)
     if data.top_logprobs is not None and not data.logprobs:
         raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true.", param="top_logprobs")
+    conversation_id = conversation_of(data)
+    messages = messages_of(data)
+    if not (conversation_id or session_id):  # otherwise the conversation may have the calls
+        messages = with_tool_names(messages)
     budget = Budget()
     offered = tools.offered(data, budget)
     return ChatTurn(
+        id=turn_id,
         model=data.model,
-        messages=conversation(data.messages),
+        messages=messages,
         sampling=sampling(
             data,
             max_tokens=data.max_completion_tokens or data.max_tokens,
@@ -55,28 +53,39 @@ def to_domain(data: schema.CreateChatCompletion, max_n: int) -> ChatTurn:
         tool_choice=constraints.choice(tools.wanted(data), offered, data.parallel_tool_calls),
         json_format=json_format(data.response_format, budget),
         profile=data.profile,
+        conversation_id=conversation_id,
+        session_id=session_id,
     )
 
 
-def conversation(messages: Sequence[schema.InputMessage]) -> list[Message]:
-    """Raises InvalidRequest, also for calls without their results and results without their call."""
+def conversation_of(data: schema.CreateChatCompletion) -> str | None:
+    given = data.conversation
+    return given.id if isinstance(given, schema.ChatConversation) else given
+
+
+def messages_of(data: schema.CreateChatCompletion) -> list[Message]:
+    """Raises InvalidRequest."""
+    return [message(each, f"messages[{i}]") for i, each in enumerate(data.messages)]
+
+
+def with_tool_names(messages: Sequence[Message]) -> list[Message]:
+    """Raises InvalidRequest for calls without their results and results without their call."""
     result: list[Message] = []
     unanswered: dict[str, str] = {}
-    for i, data in enumerate(messages):
-        where = f"messages[{i}]"
-        if isinstance(data, schema.ToolMessage):
-            name = unanswered.pop(data.tool_call_id, None)
+    for i, each in enumerate(messages):
+        if each.role == "tool":
+            name = unanswered.pop(each.tool_call_id or "", None)
             if name is None:
                 raise InvalidRequest(
                     "A message of role 'tool' must answer a call of the assistant's message before it.",
-                    param=f"{where}.tool_call_id",
+                    param=f"messages[{i}].tool_call_id",
                 )
-            result.append(Message("tool", text(data.content), tool_name=name))
+            result.append(msgspec.structs.replace(each, tool_name=name))
             continue
         if unanswered:
-            raise no_result(unanswered, where)
-        result.append(message(data, where))
-        unanswered = {call.id: call.name for call in result[-1].tool_calls}
+            raise no_result(unanswered, f"messages[{i}]")
+        result.append(each)
+        unanswered = {call.id: call.name for call in each.tool_calls}
     if unanswered:
         raise no_result(unanswered, "messages")
     return result
@@ -90,9 +99,9 @@ def no_result(unanswered: Mapping[str, str], where: str) -> InvalidRequest:
     )
 
 
-def message(
-    data: schema.SystemMessage | schema.DeveloperMessage | schema.UserMessage | schema.AssistantMessage, where: str
-) -> Message:
+def message(data: schema.InputMessage, where: str) -> Message:
+    if isinstance(data, schema.ToolMessage):
+        return Message("tool", text(data.content), tool_call_id=data.tool_call_id)
     if not isinstance(data, schema.AssistantMessage):
         return Message("user" if isinstance(data, schema.UserMessage) else "system", text(data.content))
     for name in ("function_call", "audio"):
@@ -122,70 +131,3 @@ def text(content: str | Sequence[schema.TextPart | schema.RefusalPart]) -> str:
     if isinstance(content, str):
         return content
     return "".join(part.text if isinstance(part, schema.TextPart) else part.refusal for part in content)
-
-
-async def completion(reply: Reply, head: generations.Head, encoder: Encoder) -> schema.ChatCompletion:
-    choices, usage = await generations.collect(reply)
-    return schema.ChatCompletion(
-        id=head.id,
-        created=head.created,
-        model=reply.model.root,
-        choices=[schema.Choice(c.index, answer(c), logprobs(c.logprobs, encoder), c.finish_reason) for c in choices],
-        usage=generations.usage_body(usage),
-    )
-
-
-def answer(choice: generations.Collected) -> schema.AnswerMessage:
-    if not choice.calls:
-        return schema.AnswerMessage(choice.text)
-    calls = [schema.FunctionCall(call.id, schema.CalledFunction(call.name, call.arguments)) for call in choice.calls]
-    return schema.AnswerMessage(choice.text or None, tool_calls=calls)
-
-
-async def frames(
-    reply: Reply, head: generations.Head, encoder: Encoder, with_usage: bool
-) -> AsyncGenerator[bytes, None]:
-    """One SSE frame a chunk: for each choice its role first, its finish_reason last; then the usage, if asked for."""
-    usage: msgspec.UnsetType | None = None if with_usage else msgspec.UNSET
-
-    def frame(choices: list[schema.ChunkChoice]) -> bytes:
-        return event(
-            schema.ChatCompletionChunk(
-                id=head.id, created=head.created, model=reply.model.root, choices=choices, usage=usage
-            )
-        )
-
-    tally = generations.Tally(reply.prompt_tokens)
-    opened = False
-    async with aclosing(reply.deltas) as deltas:
-        async for delta in deltas:
-            if not opened:
-                opened = True
-                for index in range(reply.n):
-                    yield frame([schema.ChunkChoice(index, schema.Delta(role="assistant", content=""))])
-            for choice in delta.choices:
-                tally.add(choice, delta.num_cached_tokens)
-                if choice.text or choice.logprobs:
-                    content = schema.Delta(content=choice.text)
-                    yield frame([schema.ChunkChoice(choice.index, content, logprobs(choice.logprobs, encoder))])
-                if choice.calls:
-                    calls = schema.Delta(tool_calls=[tools.delta(call) for call in choice.calls])
-                    yield frame([schema.ChunkChoice(choice.index, calls)])
-                if choice.finish_reason:
-                    yield frame([schema.ChunkChoice(choice.index, schema.Delta(), None, choice.finish_reason)])
-    if with_usage:
-        yield event(
-            schema.ChatCompletionChunk(
-                id=head.id,
-                created=head.created,
-                model=reply.model.root,
-                choices=[],
-                usage=generations.usage_body(tally.usage),
-            )
-        )
-
-
-def logprobs(positions: Iterable[TokenLogprobs] | None, encoder: Encoder) -> schema.ChoiceLogprobs | None:
-    if positions is None:
-        return None
-    return schema.ChoiceLogprobs([token_logprob(position, encoder) for position in positions])

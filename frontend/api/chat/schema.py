@@ -1,4 +1,4 @@
-"""The bodies of /v1/chat/completions, in and out, as OpenAI specifies them."""
+"""The bodies of /v1/chat/completions, in and out, as OpenAI specifies them; those of stored ones are in stored_schema.py."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from msgspec import Meta
 
 from frontend.api.logprobs import TokenLogprob
 from frontend.api.parameters import Count, FinishReason, Metadata, SamplingParameters, UsageBody
+from frontend.http.pagination import ID
 
+ConversationId = Annotated[str, Meta(pattern=ID)]
 FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$(?!\n)")]
 
 
-class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
+class TextPart(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="type", tag="text"
+):
     text: str
     prompt_cache_breakpoint: Any = None
     """Accepted and ignored: every prefix is cached."""
@@ -134,6 +138,10 @@ class JsonSchemaFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     json_schema: NamedSchema
 
 
+class ChatConversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: ConversationId
+
+
 class CreateChatCompletion(SamplingParameters, frozen=True, kw_only=True):
     messages: Annotated[list[InputMessage], Meta(min_length=1)]
     max_completion_tokens: Count | None = None
@@ -145,6 +153,9 @@ class CreateChatCompletion(SamplingParameters, frozen=True, kw_only=True):
     response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
     profile: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
     """Ours: a conversation profile, `name` or `name@version`."""
+    conversation: ConversationId | ChatConversation | None = None
+    """Ours: a lasting conversation that this turn belongs to."""
+    store: bool | None = None
     metadata: Metadata | None = None
     # Accepted and ignored: they change nothing here (docs/api.md says why, for each).
     service_tier: str | None = None
@@ -158,7 +169,6 @@ class CreateChatCompletion(SamplingParameters, frozen=True, kw_only=True):
     functions: list[Any] | None = None
     function_call: Any = None
     modalities: list[str] | None = None
-    store: bool | None = None
     audio: Any = None
     prediction: Any = None
     web_search_options: Any = None
@@ -192,6 +202,8 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     choices: list[Choice]
     usage: UsageBody
+    metadata: Metadata | msgspec.UnsetType = msgspec.UNSET
+    """Of one that is stored."""
 
 
 class FunctionDelta(msgspec.Struct, frozen=True, omit_defaults=True):

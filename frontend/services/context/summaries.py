@@ -48,6 +48,9 @@ MOST_WAITING = 64
 """Conversations that wait for their place; the next turn of any other asks again."""
 SHARE_OF_WINDOW = 8
 """A summary has this part of the window at most, whatever the settings say."""
+STEP_TOKENS = 512
+"""So much of a prompt is read at once: while the engine reads, no stream goes on. The 2,048 tokens that vLLM takes at once
+stalled them for 5 s on two busy cores, and once for so long that the engine was taken for dead."""
 PAGE = 50
 """Items that are read at a time, newest first, until the window is full."""
 
@@ -60,6 +63,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Of the turn that has ended: its prompt's beginning is that of the next one."""
 
 
+class Said(msgspec.Struct, frozen=True):
+    text: str
+    cached_tokens: int
+
+
 class SummaryService:
     def __init__(
         self,
@@ -68,6 +76,7 @@ class SummaryService:
         builder: ContextBuilder,
         tokenizer: Tokenizer,
         generator: Generator,
+        step_tokens: int = STEP_TOKENS,
     ) -> None:
         self._database = database
         self._hot_state = hot_state
@@ -75,6 +84,7 @@ class SummaryService:
         self._limits = builder.limits
         self._tokenizer = tokenizer
         self._generator = generator
+        self._step_tokens = step_tokens
         self._places = asyncio.Semaphore(self._limits.background)
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._closed = False
@@ -193,6 +203,14 @@ class SummaryService:
             await self._generate(job, context.prompt_ids[: context.prefix_tokens], 1)
 
     async def _generate(self, job: Job, prompt_ids: Sequence[int], max_tokens: int) -> str:
+        """A long prompt is read in steps before."""
+        for end in range(self._step_tokens, len(prompt_ids), self._step_tokens):
+            cached = (await self._ask(job, prompt_ids[:end], 1)).cached_tokens
+            if end > self._step_tokens and not cached:
+                break  # an engine without a cache, or with one that is full
+        return (await self._ask(job, prompt_ids, max_tokens)).text
+
+    async def _ask(self, job: Job, prompt_ids: Sequence[int], max_tokens: int) -> Said:
         """In the tenant's own part of the prefix cache."""
         reply = self._generator.open(
             job.model,
@@ -204,8 +222,12 @@ class SummaryService:
             principal=Principal(key_id="", tenant=job.tenant, scopes=frozenset()),
             traceparent=None,
         )
+        text, cached = "", 0
         async with aclosing(reply.deltas) as deltas:
-            return "".join([choice.text async for delta in deltas for choice in delta.choices])
+            async for delta in deltas:
+                text += "".join(choice.text for choice in delta.choices)
+                cached = max(cached, delta.num_cached_tokens)
+        return Said(text, cached)
 
 
 def of_window(task: ContextTask, window: Window) -> ContextTask:

@@ -12,6 +12,7 @@ import structlog
 
 from frontend.domain.errors import InvalidRequest, ServiceError
 from frontend.domain.generation import FinishReason, Usage
+from frontend.domain.items import FunctionCallItem
 from frontend.domain.responses import (
     ErrorCode,
     IncompleteReason,
@@ -117,8 +118,13 @@ class ResponseRun:
             return
         for _ in self._narrator.close("incomplete"):
             pass
+        ended = self._ended("incomplete")
+        calls_unseen = [
+            msgspec.structs.replace(item, status="incomplete") if isinstance(item, FunctionCallItem) else item
+            for item in ended.output
+        ]  # nobody is left to make them: the next turn need not bring their results
         try:
-            await self._store(self._ended("incomplete"))
+            await self._store(msgspec.structs.replace(ended, output=calls_unseen))
         except TurnLost:  # somebody has cancelled or deleted it
             log.info("cut_response_gone", response=self.response.id)
         except ServiceError as exc:

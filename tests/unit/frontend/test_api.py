@@ -337,7 +337,6 @@ WRONG: list[tuple[str, object, str | None]] = [
     ("a schema of 17 KB", chat(response_format=json_format(const="x" * 17_000)), f"{SCHEMA_PATH}.schema"),
     ("a grammar", chat(guided_grammar="root ::= 'x'"), "guided_grammar"),
     ("a regular expression", chat(structured_outputs={"regex": "x"}), "structured_outputs"),
-    ("store", chat(store=True), "store"),
     ("audio out", chat(modalities=["text", "audio"]), "modalities"),
     ("seventeen metadata", chat(metadata={str(i): "x" for i in range(17)}), "metadata"),
     ("lone surrogate", '{"model": "hermes-2", "messages": [{"role": "user", "content": "\\ud800"}]}', None),
@@ -352,7 +351,7 @@ class TestWrongRequests:
     @pytest.mark.compat(OF_CHAT, "images, audio and files in messages", says="refused: a text model")
     @pytest.mark.compat(OF_CHAT, "`functions`, `function_call` (deprecated by OpenAI)", says="refused: use `tools`")
     @pytest.mark.compat(
-        OF_CHAT, "`store`, `audio`, `prediction`, `web_search_options`", says="refused, unless they ask for nothing"
+        OF_CHAT, "`audio`, `prediction`, `web_search_options`", says="refused, unless they ask for nothing"
     )
     @pytest.mark.compat(OF_ALL, "chat templates, grammars, regular expressions from a client", says="refused")
     async def test_the_envelope_names_the_parameter(
@@ -424,13 +423,13 @@ class TestWrongRequests:
     async def test_a_wrong_method_is_told_the_right_ones(self, client: httpx.AsyncClient) -> None:
         """405 has an Allow header."""
         response = await client.delete(CHAT)
-        assert set(response.headers["allow"].split(", ")) == {"OPTIONS", "POST"}
+        assert set(response.headers["allow"].split(", ")) == {"GET", "OPTIONS", "POST"}
 
     @pytest.mark.parametrize(
         ("method", "path", "status", "code"),
         [
             ("GET", "/nowhere", 404, "unknown_url"),
-            ("GET", CHAT, 405, "method_not_allowed"),
+            ("PUT", CHAT, 405, "method_not_allowed"),
             ("DELETE", "/v1/models", 405, "method_not_allowed"),
         ],
     )

@@ -70,6 +70,14 @@ def read_model(folder: Path) -> tuple[Encoder, PromptRenderer]:
     return encoder, PromptRenderer(encoder, card.chat, card.raw_bos)
 
 
+class CachingEngine(FakeEngine):
+    """Says that it knew all but the last 150 tokens."""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationDelta, None]:
+        async for delta in super().generate(request):
+            yield msgspec.structs.replace(delta, num_cached_tokens=len(request.prompt_ids) - 150)
+
+
 class Service:
     """A service with one tenant; turns are taken as the real ones are, without their leases."""
 
@@ -85,7 +93,7 @@ class Service:
         limits = {"reserve_tokens": 100, "summary_tokens": 40} | limits
         self.builder = ContextBuilder(self.tokenizer, settings.ContextSettings(**limits))
         generator = Generator(engine, encoder.vocab_size, renderer.end_of_turn)
-        self.summaries = SummaryService(database, self.state, self.builder, self.tokenizer, generator)
+        self.summaries = SummaryService(database, self.state, self.builder, self.tokenizer, generator, 10**6)
 
     async def create(self, conversation_id: str, items: list[Item], **switches: Any) -> None:
         async with self.database.writing() as uow:
@@ -350,6 +358,24 @@ class TestPrompt:
             shown = [turn for part in context.parts for turn in part.turns]
             assert turns == [2 * 2 + 1, 2 * (len(shown) - 1)]
             assert sum(i in it.control_ids for i in context.prompt_ids) == 2 * len(shown) + 1
+
+    @pytest.mark.parametrize("has_cache", [True, False])
+    async def test_long_prompts_are_read_in_steps(
+        self, sqlite_database: Database, smollm2: Path, has_cache: bool
+    ) -> None:
+        """So that streams go on in between; an engine that does not remember them is not asked again and again."""
+        engine = CachingEngine(says=["They met."]) if has_cache else FakeEngine(says=["They met."])
+        async with service(sqlite_database, smollm2, engine) as it:
+            it.summaries._step_tokens = 150
+            await it.create("conv_1", nearly_full(), summary=False)
+            await it.turn(13)
+            await it.idle()
+            *steps, last = [request.prompt_ids for request in engine.requests]
+            assert [len(step) for step in steps] == [
+                150 * n for n in range(1, 1 + (len(last) // 150 if has_cache else 2))
+            ]
+            assert all(step == last[: len(step)] for step in steps)
+            assert {request.sampling.max_tokens for request in engine.requests} == {1}
 
     async def test_an_empty_summary_is_none(self, sqlite_database: Database, smollm2: Path) -> None:
         """The model has said nothing: the trim is made all the same, and claims no summary."""
