@@ -140,7 +140,7 @@ async def assemble(
         keeper=keeper,
         summaries=summaries,
     )
-    expiry = Expiry(database, events_s=lasting.events_s)
+    expiry = Expiry(database, events_s=lasting.events_s, forget=state.drop_window)
     async with keeper.running(), expiry.running(), summaries.running(), background.running():
         yield Runtime(
             settings=settings,

@@ -22,6 +22,7 @@ import msgspec
 from perf import machine
 
 ANSWER_TOKENS = 32
+SENTENCE_TOKENS = 8
 SYSTEM = "You are a helpful assistant. Answer in one short sentence."
 SUBJECTS = (
     "my sister",
@@ -106,7 +107,7 @@ def compare(url: str, key: str, turns: int, window: int, baseline: bool, progres
         model = client.get("models/hermes-2").raise_for_status().json()
         if model["max_model_len"] < window:
             raise ValueError(f"the service's window has {model['max_model_len']} tokens, not {window}")
-        texts = list(questions(turns))
+        texts = list(questions(turns, window))
         return Comparison(
             conversation=run("conversation", Conversation(client, window), texts, progress),
             client=run("client", Client(client, window), texts, progress) if baseline else None,
@@ -114,11 +115,14 @@ def compare(url: str, key: str, turns: int, window: int, baseline: bool, progres
         )
 
 
-def questions(count: int) -> Iterator[str]:
-    """Of 30 to 60 tokens, the same for each run."""
+def questions(count: int, window: int) -> Iterator[str]:
+    """Such that a fifth of the turns fills the window, the same for each run."""
     chance = random.Random(7)  # noqa: S311  # not for secrets
+    sentences = max(2, (5 * window // count - ANSWER_TOKENS - 20) // SENTENCE_TOKENS)
     for number in range(1, count + 1):
-        told = "; ".join(f"{chance.choice(SUBJECTS)} {chance.choice(DEEDS)} {chance.choice(TIMES)}" for _ in range(3))
+        told = "; ".join(
+            f"{chance.choice(SUBJECTS)} {chance.choice(DEEDS)} {chance.choice(TIMES)}" for _ in range(sentences)
+        )
         yield f"Number {number}: {told}. {chance.choice(WISHES)}"
 
 

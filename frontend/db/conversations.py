@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Row, Text, bindparam, case, delete, insert, literal, select, update
+from sqlalchemy import BigInteger, Row, Text, bindparam, case, delete, exists, insert, literal, select, update
 
 from frontend.db.codec import encode_item
 from frontend.db.models import ConversationRow, ItemRow, ResponseRow, TurnRow
@@ -57,7 +57,10 @@ GROW = (
 GROW_TO_MOST = GROW.where(ConversationRow.item_count + MORE <= MOST)
 EXPIRED = (
     select(ConversationRow.tenant, ConversationRow.id)
-    .where(ConversationRow.expires_at <= NOW)
+    .where(
+        ConversationRow.expires_at <= NOW,
+        ~exists().where(TurnRow.tenant == ConversationRow.tenant, TurnRow.conversation_id == ConversationRow.id),
+    )
     .order_by(ConversationRow.expires_at)
     .limit(MOST)
 )
@@ -83,6 +86,7 @@ def load(row: Row[Any]) -> Conversation:
         profile=row.profile,
         trim=Trim(upto=row.trim_upto, summary=row.trim_summary, summarised_upto=row.trim_summarised_upto),
         head=row.head,
+        item_count=row.item_count,
         version=row.version,
     )
 
@@ -130,8 +134,9 @@ class SqlConversations:
             raise missing(conversation_id)
         return load(row)
 
-    async def page(self, tenant: str, page: PageRequest, metadata: Mapping[str, str]) -> Page[Conversation]:
-        query = select(*COLUMNS).where(ConversationRow.tenant == tenant)
+    async def page(self, tenant: str, page: PageRequest, metadata: Mapping[str, str], now: int) -> Page[Conversation]:
+        alive = ConversationRow.expires_at.is_(None) | (ConversationRow.expires_at > now)
+        query = select(*COLUMNS).where(ConversationRow.tenant == tenant, alive)
         if metadata:
             query = query.where(holding(self._transaction, ConversationRow.labels, metadata))
         keys = [ConversationRow.created_at, ConversationRow.id]
@@ -203,11 +208,11 @@ class SqlConversations:
         if not await self._delete(tenant, [conversation_id]):
             raise missing(conversation_id)
 
-    async def delete_expired(self, now: int, most: int) -> int:
+    async def delete_expired(self, now: int, most: int) -> list[tuple[str, str]]:
         expired = await self._transaction.rows(EXPIRED, now=now, most=most)
         for tenant in {row.tenant for row in expired}:
             await self._delete(tenant, [row.id for row in expired if row.tenant == tenant])
-        return len(expired)
+        return [(row.tenant, row.id) for row in expired]
 
     async def _delete(self, tenant: str, ids: Sequence[str]) -> int:
         """How many conversations there were."""

@@ -67,6 +67,7 @@ def sqlite_engine(path: Path, *, pool_size: int, timeout_s: float, synchronous: 
     def set_up(connection: Any, _: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA foreign_keys = on")
+        cursor.execute("PRAGMA secure_delete = on")  # what is deleted is overwritten
         cursor.execute(f"PRAGMA synchronous = {synchronous}")
         cursor.close()
 

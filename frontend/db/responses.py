@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Row, Text, bindparam, case, delete, insert, l
 from frontend.db import conversations, items
 from frontend.db.codec import decode_item, encode_item
 from frontend.db.events import THIS, SqlEvents, missing
-from frontend.db.models import ItemRow, ResponseRow
+from frontend.db.models import ItemRow, ResponseRow, TurnRow
 from frontend.db.paging import read_page
 from frontend.db.transaction import ID, TENANT
 from frontend.domain.conversations import Page, PageRequest
@@ -43,8 +43,8 @@ NUMBER = (
         + case((ItemRow.is_output, bindparam("inputs", type_=BigInteger())), else_=0),
     )
 )
-HOLD = select(literal(1)).where(THIS).with_for_update()
 DELETE = (
+    delete(TurnRow).where(TurnRow.tenant == TENANT, TurnRow.id == ID),
     update(ItemRow).where(ITS_ITEMS, ItemRow.seq.is_not(None)).values(response_id=None, position=None),
     delete(ResponseRow).where(THIS),
 )
@@ -133,7 +133,6 @@ class SqlResponses(SqlEvents):
     async def end(self, tenant: str, response: Response) -> bool:
         row = await self._transaction.first(END, of_tenant=tenant, of_id=response.id, **outcome(response))
         if row is None:
-            await self._require(tenant, response.id)
             return False
         await self._add_items(tenant, response, response.output, is_output=True)
         if row.conversation_id is not None and response.status in USABLE:
@@ -190,7 +189,8 @@ class SqlResponses(SqlEvents):
 
     async def delete(self, tenant: str, response_id: str) -> None:
         """The foreign keys take its events, and its items that are no conversation's."""
-        if await self._transaction.first(HOLD, of_tenant=tenant, of_id=response_id) is None:
-            raise missing(response_id)
+        deleted = 0
         for statement in DELETE:
-            await self._transaction.run(statement, of_tenant=tenant, of_id=response_id)
+            deleted = await self._transaction.run(statement, of_tenant=tenant, of_id=response_id)
+        if not deleted:
+            raise missing(response_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Double, Text, bindparam, delete, select, text, update
 
 from frontend.db.models import ResponseRow, TurnRow
@@ -12,6 +14,9 @@ from frontend.domain.storage import Turn
 
 GONE = "The process that ran this turn has ended."
 OWNER = bindparam("of_owner", type_=Text())
+IDS = bindparam("ids", type_=Text(), expanding=True)
+AT_ONCE = 500
+"""Turns that one statement renews."""
 
 BEGIN = text(
     "INSERT INTO turns (tenant, id, conversation_id, owner, lease_until)"
@@ -30,7 +35,8 @@ FAILED = (
     .values(status="failed", error_code="server_error", error_message=GONE)
 )
 END = delete(TurnRow).where(TurnRow.tenant == TENANT, TurnRow.id == ID, TurnRow.owner == OWNER)
-RENEW = update(TurnRow).where(TurnRow.owner == OWNER)
+END_AS_SEEN = END.where(TurnRow.lease_until == bindparam("seen", type_=Double()))
+RENEW = update(TurnRow).where(TurnRow.owner == OWNER, TurnRow.id.in_(IDS))
 RUNNING_TURNS = select(TurnRow.id, TurnRow.tenant, TurnRow.conversation_id, TurnRow.owner, TurnRow.lease_until)
 
 
@@ -66,8 +72,17 @@ class SqlTurns:
     async def end(self, turn: Turn) -> bool:
         return bool(await self._transaction.run(END, of_tenant=turn.tenant, of_id=turn.id, of_owner=turn.owner))
 
-    async def renew(self, owner: str, lease_until: float) -> None:
-        await self._transaction.run(RENEW, of_owner=owner, lease_until=lease_until)
+    async def end_orphan(self, turn: Turn) -> bool:
+        return bool(
+            await self._transaction.run(
+                END_AS_SEEN, of_tenant=turn.tenant, of_id=turn.id, of_owner=turn.owner, seen=turn.lease_until
+            )
+        )
+
+    async def renew(self, owner: str, turn_ids: Sequence[str], lease_until: float) -> None:
+        for first in range(0, len(turn_ids), AT_ONCE):
+            some = turn_ids[first : first + AT_ONCE]
+            await self._transaction.run(RENEW, of_owner=owner, ids=some, lease_until=lease_until)
 
     async def running(self) -> list[Turn]:
         return [Turn(**row._mapping) for row in await self._transaction.rows(RUNNING_TURNS)]

@@ -56,6 +56,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     trim: Trim = Trim()
     head: int = 0
     """The sequence number of its newest item."""
+    item_count: int = 0
     version: int = 0
     """Raised by every change of its items or its trim: a cache that holds another version is stale."""
 

@@ -70,8 +70,8 @@ class Conversations(Protocol):
         """Raises QuotaExceeded if the tenant has `most` already."""
 
     async def get(self, tenant: str, conversation_id: str) -> Conversation: ...
-    async def page(self, tenant: str, page: PageRequest, metadata: Mapping[str, str]) -> Page[Conversation]:
-        """Those whose metadata hold all of `metadata`, by creation."""
+    async def page(self, tenant: str, page: PageRequest, metadata: Mapping[str, str], now: int) -> Page[Conversation]:
+        """Those that have not expired and whose metadata hold all of `metadata`, by creation."""
 
     async def update(self, tenant: str, conversation: Conversation) -> None:
         """Its metadata, expiry, context settings and profile; not its items, version or trim."""
@@ -87,8 +87,8 @@ class Conversations(Protocol):
     async def delete(self, tenant: str, conversation_id: str) -> None:
         """With its items, sessions, turns, and the responses that were made in it, and their events."""
 
-    async def delete_expired(self, now: int, most: int) -> int:
-        """Of all tenants; how many there were."""
+    async def delete_expired(self, now: int, most: int) -> list[tuple[str, str]]:
+        """Of all tenants, but for those in which a turn is running; their tenants and ids."""
 
 
 class Items(Protocol):
@@ -117,7 +117,7 @@ class Responses(Protocol):
         """From queued to in_progress; False if it is not queued any more."""
 
     async def end(self, tenant: str, response: Response) -> bool:
-        """Keeps how it ended, and its output. False, and nothing changed, if it was not running any more.
+        """Keeps how it ended, and its output. False, and nothing changed, if it was not running any more, or is gone.
 
         In a conversation its input and output get the next sequence numbers there, input first, if it is `completed` or
         `incomplete`; what fails or is cancelled leaves the conversation as it was.
@@ -131,7 +131,7 @@ class Responses(Protocol):
         """
 
     async def delete(self, tenant: str, response_id: str) -> None:
-        """With its events, and with its items unless they are a conversation's."""
+        """With its events, the lease of its turn, and its items unless they are a conversation's."""
 
     async def add_events(self, tenant: str, response_id: str, events: Sequence[ResponseEvent]) -> None: ...
     async def events(self, tenant: str, response_id: str, after: int) -> list[ResponseEvent]:
@@ -151,8 +151,11 @@ class Turns(Protocol):
     async def end(self, turn: Turn) -> bool:
         """False if the turn is not this owner's any more: nothing may be written then."""
 
-    async def renew(self, owner: str, lease_until: float) -> None:
-        """All turns of this process at once."""
+    async def end_orphan(self, turn: Turn) -> bool:
+        """False if its lease is not as it was when `turn` was read: somebody has renewed or ended it."""
+
+    async def renew(self, owner: str, turn_ids: Sequence[str], lease_until: float) -> None:
+        """All turns that this process runs at once. One that it does not know of runs out."""
 
     async def running(self) -> list[Turn]:
         """Of all tenants, with valid leases or not."""

@@ -12,6 +12,9 @@ from frontend.domain.items import FunctionCallItem, FunctionOutputItem, Item, It
 from frontend.domain.storage import UnitOfWork
 from frontend.services.resource_ids import could_be
 
+MOST_REFERENCES = 256
+"""In one list; they are looked up with one statement."""
+
 
 def plausible(item_id: str) -> str:
     """Raises NotFound for what cannot be an item's id."""
@@ -23,6 +26,8 @@ def plausible(item_id: str) -> str:
 async def resolved(uow: UnitOfWork, tenant: str, items: Sequence[Item | ItemReference]) -> list[Item]:
     """Items in the place of references, as copies with ids of their own. Raises NotFound."""
     wanted = [item.id for item in items if isinstance(item, ItemReference)]
+    if len(wanted) > MOST_REFERENCES:
+        raise InvalidRequest(f"At most {MOST_REFERENCES} items are referred to.", param="input")
     kept = await uow.items.find(tenant, [each for each in wanted if could_be(each)]) if wanted else {}
     return [copy(kept, item.id) if isinstance(item, ItemReference) else item for item in items]
 

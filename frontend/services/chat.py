@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -259,21 +260,21 @@ async def with_calls(deltas: AsyncGenerator[GenerationDelta, None], n: int) -> A
     parsers = [ToolCallParser() for _ in range(n)]
     async with aclosing(deltas):
         async for delta in deltas:
-            choices = [parsed(choice, parsers[choice.index]) for choice in delta.choices]
+            choices = [piece for choice in delta.choices for piece in parsed(choice, parsers[choice.index])]
             yield msgspec.structs.replace(delta, choices=choices)
 
 
-def parsed(choice: ChoiceDelta, parser: ToolCallParser) -> ChoiceDelta:
-    text = ""
-    calls: list[ToolCallDelta] = []
+def parsed(choice: ChoiceDelta, parser: ToolCallParser) -> Iterator[ChoiceDelta]:
+    """What the choice gained, in its order: text and calls are separate pieces, of which the last one ends it."""
     pieces = list(parser.feed(choice.text))
     if choice.finish_reason is not None:
         pieces += parser.finish()
-    for piece in pieces:
-        if isinstance(piece, str):
-            text += piece
-        else:
-            calls.append(piece)
     calls_end_it = choice.finish_reason == "stop" and parser.called and not parser.cut
     finish = "tool_calls" if calls_end_it else choice.finish_reason
-    return msgspec.structs.replace(choice, text=text, calls=calls, finish_reason=finish)
+    runs = [list(run) for _, run in groupby(pieces, key=lambda piece: isinstance(piece, str))] or [[""]]
+    for number, run in enumerate(runs):
+        first, last = number == 0, number == len(runs) - 1
+        text = "".join(piece for piece in run if isinstance(piece, str))
+        calls = [piece for piece in run if isinstance(piece, ToolCallDelta)]
+        logprobs = choice.logprobs if first or choice.logprobs is None else []
+        yield ChoiceDelta(choice.index, text, choice.num_tokens * first, logprobs, finish if last else None, calls)

@@ -19,6 +19,7 @@ from frontend.domain.context import Context
 from frontend.domain.conversations import ContextSettings, Conversation, ExpiresAfter, Page, PageRequest
 from frontend.domain.errors import NotFound
 from frontend.domain.items import FunctionCallItem, InputText, Item, ItemReference, MessageItem, StoredItem
+from frontend.domain.principal import Principal
 from frontend.domain.profiles import Profiles
 from frontend.domain.storage import Database, Turn, UnitOfWork
 from frontend.services.added_items import no_call, plausible, resolved, unanswerable
@@ -65,8 +66,8 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """The prompt of a turn that would begin now."""
 
 
-Previewer = Callable[[str, Conversation, Sequence[Item]], Awaitable[Preview]]
-"""Of a tenant's conversation and the input of its next turn; changes nothing."""
+Previewer = Callable[[str, Conversation, Sequence[Item], str | None], Awaitable[Preview]]
+"""Of a tenant's conversation, the input of its next turn and the key's profile; changes nothing."""
 Forget = Callable[[str, str], Awaitable[None]]
 """Takes a tenant's conversation out of every cache, if it can; does not raise."""
 
@@ -132,16 +133,8 @@ class ConversationService:
 
     async def page(self, tenant: str, request: PageRequest, metadata: Mapping[str, str]) -> Page[Conversation]:
         """Those whose metadata hold all of `metadata`. Raises InvalidRequest for an `after` that is not among them."""
-        alive: list[Conversation] = []
         async with self._database.reading() as uow:
-            while True:
-                page = await uow.conversations.page(tenant, request, metadata)
-                found = [each for each in page.data if not self._has_expired(each)]
-                alive += found
-                missing = request.limit - len(found)
-                if not missing or not page.has_more:
-                    return Page(alive, page.has_more)
-                request = msgspec.structs.replace(request, after=page.data[-1].id, limit=missing)
+            return await uow.conversations.page(tenant, request, metadata, int(self._clock()))
 
     async def update(self, tenant: str, conversation_id: str, change: ConversationChange) -> Conversation:
         """Raises InvalidRequest, NotFound."""
@@ -189,11 +182,12 @@ class ConversationService:
         async with self._between_turns(tenant, conversation_id) as (uow, _):
             return await uow.items.delete(tenant, conversation_id, plausible(item_id))
 
-    async def preview(self, tenant: str, conversation_id: str, text: str | None) -> Preview:
+    async def preview(self, principal: Principal, conversation_id: str, text: str | None) -> Preview:
         """What the next turn's prompt would hold, with `text` as its question. Raises NotFound, ContextLengthExceeded."""
-        conversation = await self.get(tenant, conversation_id)
+        conversation = await self.get(principal.tenant, conversation_id)
         question = MessageItem(id=ids.new("msg_"), role="user", content=[InputText(text)]) if text else None
-        return await self._preview(tenant, conversation, [question] if question else [])
+        given = [question] if question else []
+        return await self._preview(principal.tenant, conversation, given, principal.profile)
 
     async def export(self, tenant: str, conversation_id: str) -> Export:
         """Raises NotFound."""

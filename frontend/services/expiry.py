@@ -14,6 +14,7 @@ import structlog
 
 from frontend.domain.errors import ServiceError
 from frontend.domain.storage import Database
+from frontend.services.conversations import Forget
 
 log = structlog.get_logger("hermes2.expiry")
 EVERY_S = 30.0
@@ -30,12 +31,14 @@ class Expiry:
         database: Database,
         *,
         events_s: int,
+        forget: Forget,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`events_s`: how long the events of a finished response are kept, seconds."""
         self._database = database
         self._events_s = events_s
+        self._forget = forget
         self._clock = clock
         self._sleep = sleep
         self._batch = asyncio.Lock()
@@ -78,9 +81,17 @@ class Expiry:
 
     async def _delete(self, kind: Kind, most: int) -> int:
         now = int(self._clock())
-        async with self._batch, self._database.writing() as uow:
-            if kind == "sessions":
-                return await uow.sessions.delete_expired(now, most)
+        async with self._batch:
             if kind == "conversations":
-                return await uow.conversations.delete_expired(now, most)
-            return await uow.responses.delete_events(now - self._events_s, most)
+                return await self._delete_conversations(now, most)
+            async with self._database.writing() as uow:
+                if kind == "sessions":
+                    return await uow.sessions.delete_expired(now, most)
+                return await uow.responses.delete_events(now - self._events_s, most)
+
+    async def _delete_conversations(self, now: int, most: int) -> int:
+        async with self._database.writing() as uow:
+            gone = await uow.conversations.delete_expired(now, most)
+        for tenant, conversation_id in gone:
+            await self._forget(tenant, conversation_id)
+        return len(gone)

@@ -31,15 +31,18 @@ class Previews:
         self._profiles = profiles
         self._contexts = contexts
 
-    async def of(self, tenant: str, conversation: Conversation, given: Sequence[Item]) -> Preview:
-        """With `given` as the turn's input. Raises InvalidRequest, ContextLengthExceeded, Unavailable."""
+    async def of(self, tenant: str, conversation: Conversation, given: Sequence[Item], profile: str | None) -> Preview:
+        """With `given` as the turn's input; `profile`: the key's, where the conversation has none.
+
+        Raises InvalidRequest, ContextLengthExceeded, Unavailable.
+        """
         async with self._database.reading() as uow:
             window = await load_window(uow, self._hot_state, tenant, conversation)
         window_tokens = self._models.get(ALIAS).max_model_len
         context = await self._contexts.build(
             ContextTask(
                 window_tokens=window_tokens,
-                profile=self._profiles.get(conversation.profile),
+                profile=self._profiles.get(conversation.profile or profile),
                 switches=conversation.context,
                 trim=conversation.trim,
                 pinned=window.pinned,

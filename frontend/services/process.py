@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 
@@ -17,6 +18,7 @@ def is_dead(name: str) -> bool:
     return place == where() and started_at(int(pid)) != started
 
 
+@cache
 def where() -> str:
     """The boot of the machine and the namespace of its process ids, which two containers do not share."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from frontend.domain.conversations import Conversation, Trim, Window
-from frontend.domain.errors import ConversationLocked, NotFound, ServiceError, Unavailable
+from frontend.domain.errors import ConversationLocked, NotFound, QuotaExceeded, ServiceError, Unavailable
 from frontend.domain.items import Item, StoredItem
 from frontend.domain.ports import HotState
 from frontend.domain.responses import Response, ResponseError, ResponseEvent
@@ -27,6 +27,8 @@ from frontend.services.process import is_dead, this_process
 
 log = structlog.get_logger("hermes2.turns")
 RENEWALS_PER_LEASE = 3
+ANY_NUMBER = 2**31
+"""Of items: that there is room was seen when the turn began."""
 
 
 class TurnLost(Unavailable):
@@ -97,8 +99,8 @@ class TurnKeeper:
     ) -> OpenTurn:
         """Takes the lease, and stores the response as it is now. `trim`: where the turn's prompt begins from now on.
 
-        Raises ConversationLocked, Stale, NotFound for a conversation that is gone, Unavailable. If it is cancelled, nothing
-        has begun.
+        Raises ConversationLocked, Stale, QuotaExceeded, NotFound for a conversation that is gone, Unavailable. If it is
+        cancelled, nothing has begun.
         """
         conversation = window.conversation if window else None
         lease = Turn(
@@ -131,6 +133,9 @@ class TurnKeeper:
             if not await self.end_orphans():
                 raise
             return await self._begin(turn, trim)
+        except Unavailable:  # it may have begun all the same: the answer was lost
+            self._unended.append((turn, None))
+            raise
 
     async def _begin(self, turn: OpenTurn, trim: Trim | None) -> Conversation | None:
         lease, before = turn.lease, turn.window.conversation if turn.window else None
@@ -140,16 +145,20 @@ class TurnKeeper:
                 await uow.responses.add(lease.tenant, turn.response, turn.input)
             conversation = None
             if before is not None:
-                conversation = await self._trimmed(uow, lease.tenant, before, trim)
+                conversation = await self._ready(uow, lease.tenant, before, trim, len(turn.input))
         self._open.add(lease.id)
         return conversation
 
-    @staticmethod
-    async def _trimmed(uow: UnitOfWork, tenant: str, before: Conversation, trim: Trim | None) -> Conversation:
+    async def _ready(
+        self, uow: UnitOfWork, tenant: str, before: Conversation, trim: Trim | None, count: int
+    ) -> Conversation:
+        """With its trim, and room for `count` items and an answer."""
         conversation: Conversation | None = await uow.conversations.get(tenant, before.id)
         assert conversation is not None
         if conversation.version != before.version:
             raise Stale
+        if conversation.item_count + count + 1 > self._most_items:
+            raise QuotaExceeded(f"A conversation holds {self._most_items} items at most.", param="conversation")
         if trim is not None and trim != before.trim:
             conversation = await uow.conversations.set_trim(tenant, before.id, before.trim, trim)
         if conversation is None:
@@ -195,26 +204,41 @@ class TurnKeeper:
         except TurnLost:
             raise
         except ServiceError:
-            self._unended.append((turn, None if turn.response is None else failed(turn.response, "It was not stored.")))
-            raise
+            if not await self._was_stored(turn, output):
+                ended = None if turn.response is None else failed(turn.response, "It was not stored.")
+                self._unended.append((turn, ended))
+                raise
+            return
         if conversation is not None and turn.window is not None:
             added = self._added(conversation, [*turn.input, *output], response)
             await self._hot_state.put_window(turn.lease.tenant, grown(turn.window, conversation, added))
 
+    async def _was_stored(self, turn: OpenTurn, output: Sequence[Item]) -> bool:
+        """Whether only the answer to the commit was lost: a client that tries again would have the turn twice."""
+        if not output:
+            return False
+        try:
+            async with self._database.reading() as uow:
+                return output[-1].id in await uow.items.find(turn.lease.tenant, [output[-1].id])
+        except ServiceError:
+            return False
+
     async def _commit(
         self, turn: OpenTurn, items: Sequence[Item], response: Response | None, events: Sequence[ResponseEvent]
     ) -> Conversation | None:
-        """The conversation as it is now. Raises TurnLost, Unavailable, QuotaExceeded."""
+        """The conversation as it is now. Raises TurnLost, Unavailable."""
         tenant, conversation_id = turn.lease.tenant, turn.lease.conversation_id
         async with self._database.writing() as uow:
             kept = await uow.turns.end(turn.lease)
             if kept and response is not None:
                 kept = await uow.responses.end(tenant, response)
-                await uow.responses.add_events(tenant, response.id, events if kept else ())
+                if kept:
+                    await uow.responses.add_events(tenant, response.id, events)
             elif kept and conversation_id is not None:
                 now = int(self._clock())
-                most = self._most_items
-                await uow.conversations.append(tenant, conversation_id, items, response_id=None, now=now, most=most)
+                await uow.conversations.append(
+                    tenant, conversation_id, items, response_id=None, now=now, most=ANY_NUMBER
+                )
             if kept and conversation_id is not None:
                 return await uow.conversations.get(tenant, conversation_id)
         if not kept:
@@ -240,42 +264,53 @@ class TurnKeeper:
             async with self._database.writing() as uow:
                 if not await uow.turns.end(turn.lease):
                     return
-                if response is not None:
-                    await uow.responses.end(tenant, response)
+                if response is not None and await uow.responses.end(tenant, response):
                     await uow.responses.add_events(tenant, response.id, events)
-                elif turn.response is not None:
-                    await uow.responses.delete(tenant, turn.response.id)
+                elif response is None and turn.response is not None:
+                    with contextlib.suppress(NotFound):
+                        await uow.responses.delete(tenant, turn.response.id)
         except ServiceError as exc:
             log.error("turn_not_ended", turn=turn.lease.id, error=exc.code)
             self._unended.append((turn, response))
 
     async def _keep(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            unended, self._unended = self._unended, []
-            for turn, response in unended:
-                await self._give_back(turn, response)
             try:
-                await self.end_orphans()
-                if self._open:
-                    async with self._database.writing() as uow:
-                        await uow.turns.renew(self._owner, self._clock() + self._lease_s)
+                await self._keep_once()
             except ServiceError as exc:
                 log.error("leases_not_renewed", error=exc.code)
+            except Exception as exc:  # a defect must not end the renewals
+                log.error("leases_not_renewed", exc_info=exc)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._lease_s / RENEWALS_PER_LEASE)
+
+    async def _keep_once(self) -> None:
+        """Its own turns first: after a pause of this process or of the database they are nobody else's yet."""
+        if self._open:
+            async with self._database.writing() as uow:
+                await uow.turns.renew(self._owner, list(self._open), self._clock() + self._lease_s)
+        unended, self._unended = self._unended, []
+        for turn, response in unended:
+            await self._give_back(turn, response)
+        await self.end_orphans()
 
     async def end_orphans(self) -> int:
         """Ends the turns that nobody runs any more; how many there were."""
         async with self._database.reading() as uow:
             turns = await uow.turns.running()
-        orphans = [turn for turn in turns if turn.lease_until < self._clock() or is_dead(turn.owner)]
+        dead = {owner for owner in {turn.owner for turn in turns} if is_dead(owner)}
+        orphans = [
+            turn
+            for turn in turns
+            if turn.id not in self._open and (turn.lease_until < self._clock() or turn.owner in dead)
+        ]
         for turn in orphans:
             await self._end_orphan(turn)
         return len(orphans)
 
     async def _end_orphan(self, turn: Turn) -> None:
         async with self._database.writing() as uow:
-            if not await uow.turns.end(turn):
+            if not await uow.turns.end_orphan(turn):
                 return
             log.warning("orphan_ended", turn=turn.id, owner=turn.owner)
             with contextlib.suppress(NotFound):  # a chat's turn has no response

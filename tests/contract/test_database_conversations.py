@@ -65,12 +65,12 @@ async def test_conversations_are_paged_by_creation(database: SqlDatabase) -> Non
             seen, after, more = "", None, True
             while more:
                 request = PageRequest(after=after, limit=2, order="asc" if order == "asc" else "desc")
-                page = await uow.conversations.page("a", request, {})
+                page = await uow.conversations.page("a", request, {}, NOW)
                 seen += "".join(each.id for each in page.data)
                 after, more = page.data[-1].id, page.has_more
             assert seen == expected
         with pytest.raises(InvalidRequest) as caught:
-            await uow.conversations.page("a", PageRequest(after="x", limit=2, order="asc"), {})
+            await uow.conversations.page("a", PageRequest(after="x", limit=2, order="asc"), {}, NOW)
         assert caught.value.param == "after"
 
 
@@ -84,7 +84,7 @@ async def test_conversations_are_found_by_their_metadata(database: SqlDatabase) 
     async with database.reading() as uow:
 
         async def found(**metadata: str) -> list[str]:
-            return [each.id for each in (await uow.conversations.page("a", EVERYTHING, metadata)).data]
+            return [each.id for each in (await uow.conversations.page("a", EVERYTHING, metadata, NOW)).data]
 
         assert await found() == ["c1", "c2", "c3"]
         assert await found(x="1") == ["c1", "c2"]
@@ -180,14 +180,14 @@ async def test_conversations_expire(database: SqlDatabase) -> None:
         await uow.conversations.append("a", "changed", messages("i1"), response_id=None, now=NOW + 5, most=MOST)
         await uow.conversations.update("a", conversation("changed", expires_after=last_active))
         await uow.conversations.update("a", conversation("freed"))
-        assert await uow.conversations.delete_expired(NOW + 9, 10) == 0
-        assert await uow.conversations.delete_expired(NOW + 20, 2) == 2
-        kept = [each.id for each in (await uow.conversations.page("a", EVERYTHING, {})).data]
+        assert len(await uow.conversations.delete_expired(NOW + 9, 10)) == 0
+        assert len(await uow.conversations.delete_expired(NOW + 20, 2)) == 2
+        kept = [each.id for each in (await uow.conversations.page("a", EVERYTHING, {}, NOW)).data]
         assert kept == ["freed", "used"]
-        assert await uow.conversations.delete_expired(NOW + 20, 2) == 1
-        assert (await uow.conversations.page("b", EVERYTHING, {})).data == []
-        assert await uow.conversations.delete_expired(NOW + 25, 2) == 1
-        assert await uow.conversations.delete_expired(NOW + 10**9, 2) == 0
+        assert len(await uow.conversations.delete_expired(NOW + 20, 2)) == 1
+        assert (await uow.conversations.page("b", EVERYTHING, {}, NOW)).data == []
+        assert len(await uow.conversations.delete_expired(NOW + 25, 2)) == 1
+        assert len(await uow.conversations.delete_expired(NOW + 10**9, 2)) == 0
 
 
 async def test_items_are_read_from_either_end(database: SqlDatabase) -> None:

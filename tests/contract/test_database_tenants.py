@@ -36,7 +36,7 @@ def behind(item_id: str) -> PageRequest:
 
 CALLS: dict[str, Call] = {
     "conversations.get": lambda u, x: u.conversations.get("b", x),
-    "conversations.page": lambda u, x: u.conversations.page("b", behind(x), {}),
+    "conversations.page": lambda u, x: u.conversations.page("b", behind(x), {}, NOW),
     "conversations.update": lambda u, x: u.conversations.update("b", conversation(x, metadata={"mine": "1"})),
     "conversations.set_trim": lambda u, x: u.conversations.set_trim("b", x, Trim(), Trim(upto=1)),
     "conversations.append": lambda u, x: u.conversations.append(
@@ -148,8 +148,8 @@ async def test_lists_hold_ones_own(database: SqlDatabase) -> None:
         await uow.conversations.append("b", "theirs", messages("x"), response_id=None, now=NOW, most=MOST)
         await uow.conversations.delete("a", "theirs")
     async with database.reading() as uow:
-        assert [each.id for each in (await uow.conversations.page("b", EVERYTHING, {})).data] == ["own", "theirs"]
-        assert (await uow.conversations.page("a", EVERYTHING, {})).data == []
+        assert [each.id for each in (await uow.conversations.page("b", EVERYTHING, {}, NOW)).data] == ["own", "theirs"]
+        assert (await uow.conversations.page("a", EVERYTHING, {}, NOW)).data == []
         assert [each.item.id for each in await uow.items.behind("b", "theirs", 0)] == ["x"]
         for tenant in "ab":
             page = await uow.completions.page(tenant, EVERYTHING, model=None, metadata={})

@@ -53,7 +53,7 @@ async def test_a_turn_is_its_owners(database: SqlDatabase) -> None:
         await uow.turns.begin(turn("t1"), NOW)
         await uow.turns.begin(turn("t2", None, owner="process 2"), NOW)
         assert not await uow.turns.end(turn("t1", owner="process 2"))
-        await uow.turns.renew("process 2", NOW + 77.5)
+        await uow.turns.renew("process 2", [each.id for each in await uow.turns.running()], NOW + 77.5)
         leases = {each.id: each.lease_until for each in await uow.turns.running()}
         assert leases == {"t1": NOW + 1000, "t2": NOW + 77.5}
 
@@ -164,7 +164,7 @@ async def test_a_quota_holds_for_twenty_at_once(both: list[SqlDatabase]) -> None
             await uow.sessions.add("a", session(f"s{n}", conversation_id=some), 5)
 
     async with both[0].reading() as uow:
-        some = (await uow.conversations.page("a", EVERYTHING, {})).data[0].id
+        some = (await uow.conversations.page("a", EVERYTHING, {}, NOW)).data[0].id
     assert await outcomes(open_session(n) for n in range(20)) == {"done": 5, "QuotaExceeded": 15}
 
 

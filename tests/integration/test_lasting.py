@@ -5,8 +5,9 @@ Every request is a connection of its own, so that either process answers it: wha
 
 from __future__ import annotations
 
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 
 from tests.support.app import HEADERS
 from tests.support.database import PostgresServer
-from tests.support.stack import API_KEY, Stack
+from tests.support.stack import API_KEY, BIN, Stack
 
 FRESH = httpx.Limits(max_keepalive_connections=0)
 
@@ -223,3 +224,33 @@ def test_a_deleted_conversation_is_gone(client: openai.OpenAI, lasting: Stack) -
             client.conversations.retrieve(conversation.id)
         with pytest.raises(openai.NotFoundError):
             client.responses.retrieve(response.id)
+
+
+def test_another_tenant_sees_nothing(client: openai.OpenAI, lasting: Stack) -> None:
+    """Its key was made while the service runs, and works at once; what is not its own does not exist, in the same words."""
+    made = subprocess.run(
+        [BIN / "hermes2", "keys", "create", "--tenant", "other"],
+        env=lasting.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    other = client.with_options(api_key=made.stdout.strip())
+    conversation = client.conversations.create()
+    response = ask(client, "a secret", conversation=conversation.id)
+    session = httpx.post(f"{lasting.url}/v1/sessions", headers=HEADERS, json={"conversation": conversation.id}).json()
+    attempts: list[Callable[[], object]] = [
+        lambda: other.conversations.retrieve(conversation.id),
+        lambda: other.responses.retrieve(response.id),
+        lambda: other.responses.delete(response.id),
+        lambda: ask(other, "and?", conversation=conversation.id),
+        lambda: ask(other, "and?", extra_headers={"X-Session-ID": session["id"]}),
+    ]
+    for attempt in attempts:
+        with pytest.raises(openai.NotFoundError):
+            attempt()
+    with pytest.raises(openai.BadRequestError, match="not found"):
+        ask(other, "and?", previous_response_id=response.id)
+    theirs = httpx.get(f"{lasting.url}/v1/conversations", headers={"authorization": f"Bearer {other.api_key}"})
+    assert theirs.json()["data"] == []
+    assert client.responses.retrieve(response.id).id == response.id

@@ -108,7 +108,7 @@ async def api_for(database: Database, model: Path, **limits: int) -> AsyncIterat
                 clock=clock,
                 database=database,
                 sessions=sessions,
-                expiry=Expiry(database, events_s=settings.events_s, clock=clock),
+                expiry=Expiry(database, events_s=settings.events_s, forget=forget, clock=clock),
                 forgotten=forgotten,
                 page=page,
             )

@@ -109,7 +109,7 @@ class ConversationController(Controller):
         input: Question = None,  # noqa: A002  # what is wrong with it is told by its name here
     ) -> schema.ConversationContext:
         """Ours: what the prompt of the next turn would hold, part by part. Changes nothing."""
-        return mapping.preview(await conversations.preview(principal_of(request).tenant, conversation_id, input))
+        return mapping.preview(await conversations.preview(principal_of(request), conversation_id, input))
 
 
 class ConversationItemController(Controller):

@@ -17,6 +17,7 @@ from frontend.api.kinds import schema_of
 from frontend.api.parameters import Count, Metadata, TokenChoice
 from frontend.domain.responses import ErrorCode, IncompleteReason, ResponseStatus
 from frontend.http.pagination import ID
+from frontend.services.models import ALIAS
 
 ResourceId = Annotated[str, Meta(pattern=ID)]
 Truncation = Literal["auto", "disabled"]
@@ -98,10 +99,14 @@ class ResponseStreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=T
     """Accepted and ignored: there is no padding here."""
 
 
+MOST_ITEMS = 2048
+"""Of one input, as many as a chat may have messages: each costs the event loop some microseconds."""
+
+
 class ResponseInput(TokenChoice, frozen=True, kw_only=True):
     """What a prompt is made of, and how it is answered."""
 
-    input: str | list[InputItem] | None = None
+    input: str | Annotated[list[InputItem], Meta(max_length=MOST_ITEMS)] | None = None
     """May be left out where there is something to go on from."""
     instructions: str | None = None
     previous_response_id: ResourceId | None = None
@@ -118,6 +123,8 @@ class ResponseInput(TokenChoice, frozen=True, kw_only=True):
 
 class CountInputTokens(ResponseInput, frozen=True, kw_only=True):
     """How it would be answered is taken too, and does not count."""
+
+    model: str = ALIAS
 
 
 class CreateResponse(ResponseInput, frozen=True, kw_only=True):
@@ -146,7 +153,7 @@ class CreateResponse(ResponseInput, frozen=True, kw_only=True):
 
 class CompactInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: str
-    input: str | list[InputItem] | None = None
+    input: str | Annotated[list[InputItem], Meta(max_length=MOST_ITEMS)] | None = None
     previous_response_id: ResourceId | None = None
     instructions: str | None = None
     # Accepted and ignored.

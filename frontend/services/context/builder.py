@@ -75,14 +75,14 @@ class ContextBuilder:
             trim=moved(task.trim, counted.layout, kept),
         )
 
-    async def ahead(self, task: ContextTask, unsummarised: bool) -> Trim | None:
-        """Where the next prompts are to begin, if it is time to say so before a turn must: see `trimming.is_due`.
+    async def ahead(self, task: ContextTask, share: float) -> Trim | None:
+        """Where the next prompts are to begin, if history fills `share` of its room and there is something to cut.
 
-        `unsummarised`: something is left out already that no summary holds. Raises InvalidRequest.
+        Raises InvalidRequest.
         """
         counted = await self._count(task)
         newest, room = counted.newest, counted.room
-        if room <= 0 or not trimming.is_due(sum(newest) / room, unsummarised, self.limits):
+        if sum(newest) < share * room:
             return None
         kept = max(trimming.stay(newest, room, self.limits.keep_share), counted.layout.bound)
         return moved(task.trim, counted.layout, kept) if kept < len(counted.layout.history) else None

@@ -43,7 +43,7 @@ class Layout(msgspec.Struct, frozen=True):
 def lay_out(task: ContextTask, renderer: PromptRenderer) -> Layout:
     """Raises InvalidRequest for items that do not belong together."""
     pinned, history, given = arranged(task)
-    said = transcript.read([*(stored.item for stored in history), *given], task.input_param)
+    said = transcript.read([*(stored.item for stored in history), *given], task.input_param, len(history))
     exchanges, of_input = grouped(said, history, renderer)
     calls = [call for call, result in said.pairs if call < len(history) <= result]
     first_bound = bisect_right(said.exchanges, min(calls)) - 1 if calls else len(exchanges)

@@ -48,18 +48,21 @@ def system_text(item: Item) -> str:
     return item.text
 
 
-def read(items: Sequence[Item], param: str) -> Transcript:
-    """Raises InvalidRequest, naming `param`, for a result without its call and for a call without its result.
+def read(items: Sequence[Item], param: str, stored: int) -> Transcript:
+    """The first `stored` of the items are history.
+
+    Raises InvalidRequest, naming `param`, for a result without its call and for a call without its result.
 
     Calls belong to the assistant's message before them. A call that was cut while it was generated, and that nobody has
     answered, is passed over: it is not one to make.
     """
-    return Reader(items, param).read()
+    return Reader(items, param, stored).read()
 
 
 class Reader:
-    def __init__(self, items: Sequence[Item], param: str) -> None:
+    def __init__(self, items: Sequence[Item], param: str, stored: int) -> None:
         self._items = items
+        self._stored = stored
         self._param = param
         self._answered = {item.call_id for item in items if isinstance(item, FunctionOutputItem)}
         self._lines: list[Line] = []
@@ -115,6 +118,8 @@ class Reader:
 
     def _output(self, position: int, item: FunctionOutputItem) -> None:
         if item.call_id not in self._open:
+            if position < self._stored:  # its call was deleted, or answered before: nothing that this turn can mend
+                return
             raise InvalidRequest(
                 f"No function call found for the function call output with call_id {item.call_id!r}.", param=self._param
             )

@@ -44,12 +44,15 @@ def stay(newest: Sequence[int], room: int, keep_share: float) -> int:
     return max(that_fit(newest, int(room * keep_share)), that_fit(newest[:1], room))
 
 
-def is_due(filled: float, unsummarised: bool, limits: settings.ContextSettings) -> bool:
-    """Whether history that fills so much of its room is cut before it does not fit.
+def due_share(limits: settings.ContextSettings, *, unsummarised: bool, written: bool) -> float:
+    """History that fills so much of its room is cut before it does not fit.
 
-    What a turn has left out without a summary is summarised at the next cut, which then comes as soon as it can.
+    `unsummarised`: a turn had to cut, and what it left out is in no summary; then the next cut comes in half the time.
+    `written`: the summary for it is there already; then it comes as soon as there is something to cut.
     """
-    return filled >= limits.trim_ahead_share or (unsummarised and filled > limits.keep_share)
+    if written:
+        return limits.keep_share
+    return (limits.keep_share + limits.trim_ahead_share) / 2 if unsummarised else limits.trim_ahead_share
 
 
 def that_fit(newest: Sequence[int], tokens: int) -> int:

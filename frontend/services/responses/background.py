@@ -81,12 +81,18 @@ class BackgroundRuns:
                 if late:
                     await asyncio.wait(late)
 
-    def check_room(self, tenant: str) -> None:
-        """Raises QuotaExceeded."""
+    @contextlib.contextmanager
+    def place(self, tenant: str) -> Iterator[None]:
+        """Holds a place while a response is being prepared; `start` takes one of its own. Raises QuotaExceeded."""
         if self._of_tenant[tenant] >= self._most_per_tenant:
             raise QuotaExceeded(
                 f"At most {self._most_per_tenant} responses run in the background at the same time.", param="background"
             )
+        self._of_tenant[tenant] += 1
+        try:
+            yield
+        finally:
+            self._leave(tenant)
 
     def start(self, tenant: str, response_id: str, run: ResponseRun) -> None:
         events = LiveEvents()
@@ -99,8 +105,12 @@ class BackgroundRuns:
     def _ended(self, key: tuple[str, str]) -> None:
         running = self._running.pop(key)
         running.events.end()
-        self._of_tenant[key[0]] -= 1
-        self._of_tenant += Counter()  # forgets those at zero
+        self._leave(key[0])
+
+    def _leave(self, tenant: str) -> None:
+        self._of_tenant[tenant] -= 1
+        if not self._of_tenant[tenant]:
+            del self._of_tenant[tenant]
 
     async def cancel(self, tenant: str, response_id: str) -> None:
         """If it runs here. Returns when it has stopped."""
@@ -116,6 +126,8 @@ class BackgroundRuns:
         finally:
             reader.cancel()
             await asyncio.wait([reader])
+        if not reader.cancelled() and (error := reader.exception()) is not None:
+            log.error("background_response_broken", response=response_id, exc_info=error)
 
     @staticmethod
     async def _read(run: ResponseRun, live: LiveEvents) -> None:
@@ -159,24 +171,29 @@ class BackgroundRuns:
                 if event.n > after:
                     yield event
             if not response.running:
-                for event in self._last(response, known, after, seen_here):
+                if not known and after >= 0 and not seen_here:
+                    known = await self._told(tenant, response_id)
+                    if after == (known[-1].n if known else -1) + 1 and response.status != "failed":
+                        return  # that was the end
+                    yield ended(response, after + 1)
+                    return
+                for event in self._last(response, known, after):
                     yield event
                 return
             after = max(after, known[-1].n) if known else after
             await asyncio.sleep(POLL_S)
 
+    async def _told(self, tenant: str, response_id: str) -> list[ResponseEvent]:
+        async with self._database.reading() as uow:
+            return await uow.responses.events(tenant, response_id, -1)
+
     @staticmethod
-    def _last(
-        response: Response, known: Sequence[ResponseEvent], after: int, seen_here: bool
-    ) -> Iterator[ResponseEvent]:
-        """`known`: what was stored from number `after` on. Whoever has seen the end already gets nothing."""
-        if known:
-            yield ended(response, max(known[-1].n, after) + 1)
-        elif after < 0:  # it was ended before it had begun
+    def _last(response: Response, known: Sequence[ResponseEvent], after: int) -> Iterator[ResponseEvent]:
+        """`known`: what was stored from number `after` on; nothing if it was ended before it had begun, or from elsewhere."""
+        if not known and after < 0:
             yield StatusChanged(n=0, name="created", response=response)
-            yield ended(response, 1)
-        elif seen_here:  # it was ended from elsewhere, and what was told here last is not stored
-            yield ended(response, after + 1)
+            after = 0
+        yield ended(response, max(known[-1].n if known else 0, after) + 1)
 
 
 def ended(response: Response, n: int) -> ResponseEvent:

@@ -10,7 +10,7 @@ from contextlib import aclosing
 import msgspec
 import structlog
 
-from frontend.domain.errors import InvalidRequest, ServiceError
+from frontend.domain.errors import Internal, InvalidRequest, ServiceError
 from frontend.domain.generation import FinishReason, Usage
 from frontend.domain.items import FunctionCallItem
 from frontend.domain.responses import (
@@ -96,10 +96,11 @@ class ResponseRun:
                 yield event
             ended = self._ended("incomplete" if cut else "completed", reason="max_output_tokens" if cut else None)
             await self._store(ended)
-        except ServiceError as exc:
+        except Exception as unexpected:
+            exc = told(unexpected, self.response.id)
             if not (self.response.background or (begun and self._resumable)):
                 await self._drop(None)
-                raise
+                raise exc from unexpected
             if not begun:
                 for event in self._narrator.begin(self.response):
                     yield event
@@ -116,8 +117,7 @@ class ResponseRun:
         if not begun:
             await self._drop(self._ended("cancelled"))
             return
-        for _ in self._narrator.close("incomplete"):
-            pass
+        self._unstored.extend(self._narrator.close("incomplete"))  # whoever reads it again sees how it ends
         ended = self._ended("incomplete")
         calls_unseen = [
             msgspec.structs.replace(item, status="incomplete") if isinstance(item, FunctionCallItem) else item
@@ -162,3 +162,11 @@ class ResponseRun:
 
     def _kept_events(self) -> list[ResponseEvent]:
         return self.take_events() if self._resumable else []
+
+
+def told(error: Exception, response_id: str) -> ServiceError:
+    """A defect ends a response too: whatever happens, its lease is given back."""
+    if isinstance(error, ServiceError):
+        return error
+    log.error("response_broken", response=response_id, exc_info=error)
+    return Internal("The service failed unexpectedly.")

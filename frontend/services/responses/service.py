@@ -32,12 +32,12 @@ class ResponseService:
 
         Raises InvalidRequest and what is below it, NotFound, Unavailable; as does the first event.
         """
-        if task.background:
-            self._background.check_room(principal.tenant)
-        prepared = await self._maker.prepare(task, principal, traceparent)
         if not task.background:
+            prepared = await self._maker.prepare(task, principal, traceparent)
             return Run(prepared.response, self._maker.events(prepared, principal, traceparent))
-        run = await self._maker.begin(prepared, principal, traceparent)
+        with self._background.place(principal.tenant):
+            prepared = await self._maker.prepare(task, principal, traceparent)
+            run = await self._maker.begin(prepared, principal, traceparent)
         self._background.start(principal.tenant, run.response.id, run)
         return Run(run.response, self._background.follow(principal.tenant, run.response.id, -1))
 

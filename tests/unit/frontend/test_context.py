@@ -113,7 +113,7 @@ def texts(context: Context, part: str) -> list[str]:
 
 
 def read(*items: Item) -> list[Message]:
-    return [line.message for line in transcript.read(items, "input").lines]
+    return [line.message for line in transcript.read(items, "input", 0).lines]
 
 
 class TestTranscript:
@@ -175,7 +175,7 @@ class TestTranscript:
     def test_what_does_not_belong_together_is_refused(self, items: list[Item]) -> None:
         """A result without its call, a call without its result, two calls of one id: the caller's error, at its place."""
         with pytest.raises(InvalidRequest) as caught:
-            transcript.read(items, "somewhere")
+            transcript.read(items, "somewhere", 0)
         assert caught.value.param == "somewhere"
 
     def test_ids_may_come_again(self) -> None:
@@ -555,16 +555,16 @@ class TestTokens:
 
 class TestAhead:
     async def test_it_cuts_before_a_turn_must(self, builder: ContextBuilder) -> None:
-        """Once history fills .9 of its room, to the same share as a turn would; not before."""
+        """Once history fills so much of its room, to the same share as a turn would; never to less than that."""
         for exchanges in range(1, 30):
             it = task(1024, history=stored(talk(exchanges)))
             off = msgspec.structs.replace(it, switches=ContextSettings(trim=False))
             filled = (await builder.build(off)).fill()
             if filled > 1:
                 break
-            after = await builder.ahead(it, unsummarised=False)
+            after = await builder.ahead(it, 0.9)
             assert (after is not None) is (filled >= 0.9)
-            sooner = await builder.ahead(it, unsummarised=True)
+            sooner = await builder.ahead(it, 0.5)
             assert (sooner is not None) is (filled > 0.7)
             if after is not None:
                 assert after == sooner

@@ -265,7 +265,8 @@ class TestDeletion:
         assert api.forgotten == [(OURS, gone)]
         async with api.database.reading() as uow:
             assert await uow.items.find(OURS, [item_id]) == {}
-            assert (await uow.items.page(OURS, gone, PageRequest(limit=1, order="asc"))).data == []
+            with pytest.raises(NotFound):
+                await uow.items.page(OURS, gone, PageRequest(limit=1, order="asc"))
             with pytest.raises(NotFound):
                 await uow.sessions.get(OURS, session_id)
         assert await texts(api, stays) == ["Hello"]

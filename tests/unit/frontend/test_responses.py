@@ -338,3 +338,35 @@ async def test_compacted_it_can_be_gone_on_from(client: httpx.AsyncClient) -> No
     changed = item | {"encrypted_content": item["encrypted_content"][:-4] + "AAAA"}
     refused = await client.post(URL, json=ask(input=[changed, {"role": "user", "content": "So?"}]))
     assert refused.status_code == 400
+
+
+async def test_text_and_calls_of_one_delta_keep_their_order(smollm2: Path) -> None:
+    """A busy engine sends what has gathered: the end of a call and the words behind it come together."""
+    says = ['<tool_call>\n{"name": "where", "arguments": {"city": "Pa', 'ris"}}\n</tool_call>\nDone.', " So."]
+    tools = [{"type": "function", "name": "where", "parameters": {"type": "object"}, "strict": False}]
+    async with client_for(FakeEngine(says=says), smollm2) as client:
+        for stream in (True, False):
+            reply = await client.post(URL, json=ask(tools=tools, stream=stream))
+            body = events(reply.text)[-1]["response"] if stream else reply.json()
+            assert [item["type"] for item in body["output"]] == ["function_call", "message"]
+            assert json.loads(body["output"][0]["arguments"]) == {"city": "Paris"}
+            assert body["output"][1]["content"][0]["text"].strip() == "Done. So."
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}, {"background": True}])
+async def test_a_defect_ends_a_response_too(smollm2: Path, more: dict[str, Any]) -> None:
+    """Whatever is raised: it is told, and its conversation is free again."""
+    async with client_for(FakeEngine(error=RuntimeError("a defect"), fail_after=2), smollm2) as client:  # type: ignore[arg-type]  # that is the point
+        conversation = (await client.post("/v1/conversations", json={})).json()["id"]
+        reply = await client.post(URL, json=ask(conversation=conversation, **more))
+        if "background" in more:
+            assert (await until(client, reply.json()["id"], "failed"))["error"]["code"] == "server_error"
+        elif "stream" in more:
+            assert events(reply.text)[-1]["type"] == "response.failed"
+        else:
+            assert reply.status_code == 500
+        assert await said(client, conversation) == []
+        locked = await client.post(
+            f"/v1/conversations/{conversation}/items", json={"items": [{"role": "user", "content": "Hi"}]}
+        )
+        assert locked.status_code == 200

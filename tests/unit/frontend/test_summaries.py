@@ -144,6 +144,13 @@ class Service:
         )
         return context
 
+    async def until_summarised(self, first: int) -> None:
+        for n in range(first, first + 10):
+            await self.turn(n)
+            await self.idle()
+            if self.engine.requests:
+                return
+
     async def idle(self) -> None:
         if tasks := list(self.summaries._tasks.values()):
             await asyncio.wait(tasks)
@@ -248,7 +255,7 @@ class TestTrimAhead:
     async def test_what_a_turn_left_out_is_summarised_with_the_next_trim(
         self, sqlite_database: Database, smollm2: Path
     ) -> None:
-        """Its own trim keeps the old summary; the next one comes as soon as there is something to cut, and holds it all."""
+        """Its own trim keeps the old summary; the next one comes sooner, and holds it all."""
         async with service(sqlite_database, smollm2) as it:
             await it.create("conv_1", [item for n in range(10) for item in exchange(n)])
             context = await it.turn(10, words=300)
@@ -303,10 +310,7 @@ class TestPrompt:
         """A history longer than the window, which no turn has trimmed yet: its end is summarised, within the window."""
         async with service(sqlite_database, smollm2) as it:
             await it.create("conv_1", [item for n in range(300) for item in exchange(n)])
-            await it.turn(300)
-            await it.idle()
-            await it.turn(301)
-            await it.idle()
+            await it.until_summarised(300)
             trim = (await it.conversation()).trim
             prompt = it.engine.requests[0].prompt_ids
             assert WINDOW * 0.8 < len(prompt) <= WINDOW - 40
@@ -336,8 +340,7 @@ class TestPrompt:
         ]
         async with service(sqlite_database, smollm2) as it:
             await it.create("conv_1", [*items, *nearly_full()])
-            await it.turn(13)
-            await it.idle()
+            await it.until_summarised(13)
             assert (
                 "Summary of what came before: Older things.\nUser: What is the sum?\n"
                 'Assistant called add with {"a": 1}\nResult: Forty-two.\nUser: Question 0?'
@@ -366,7 +369,7 @@ class TestPrompt:
         """So that streams go on in between; an engine that does not remember them is not asked again and again."""
         engine = CachingEngine(says=["They met."]) if has_cache else FakeEngine(says=["They met."])
         async with service(sqlite_database, smollm2, engine) as it:
-            it.summaries._step_tokens = 150
+            it.summaries._writer._step_tokens = 150
             await it.create("conv_1", nearly_full(), summary=False)
             await it.turn(13)
             await it.idle()
@@ -390,7 +393,7 @@ class TestPrompt:
 
 class TestFailures:
     async def test_what_comes_too_late_is_dropped(self, sqlite_database: Database, smollm2: Path) -> None:
-        """Another process has moved the trim while the summary was made: its own stays, and nothing is read into the cache."""
+        """A turn has moved the trim while the summary was made: its own stays, and nothing is read into the cache."""
         hold = asyncio.Event()
         async with service(sqlite_database, smollm2, FakeEngine(says=["They met."], hold=hold)) as it:
             await it.create("conv_1", nearly_full())
@@ -404,6 +407,33 @@ class TestFailures:
             assert (await it.conversation()).trim == Trim(upto=8)
             assert len(it.engine.requests) == 1
             assert outcomes("lost") == lost + 1
+
+    async def test_a_summary_that_came_too_late_is_in_the_next_trim(
+        self, sqlite_database: Database, smollm2: Path
+    ) -> None:
+        """It is not written twice: the next turn after which there is something to cut brings it."""
+        hold = asyncio.Event()
+        async with service(sqlite_database, smollm2, FakeEngine(says=["They met."], hold=hold)) as it:
+            await it.create("conv_1", nearly_full())
+            await it.turn(13)
+            await started(it.engine)
+            for n in range(14, 18):
+                context = await it.turn(n)
+            assert context.trim.upto > 0
+            hold.set()
+            await it.idle()
+            assert (await it.conversation()).trim == context.trim
+            it.engine._says = ["Another one."]
+            for n in range(18, 22):
+                await it.turn(n)
+                await it.idle()
+                if (trim := (await it.conversation()).trim).summary:
+                    break
+            assert trim.summary == "They met."
+            assert 0 < trim.summarised_upto <= trim.upto
+            assert trim.upto > context.trim.upto
+            assert [request.sampling.max_tokens for request in it.engine.requests] == [40, 1]
+            assert f"Answer {trim.summarised_upto // 2 - 1}." in it.asked(0)
 
     async def test_a_trim_during_the_reading_wins(self, sqlite_database: Database, smollm2: Path) -> None:
         """The same later: the new beginning is in the cache already, and the write is refused."""

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from frontend.domain.conversations import Conversation, Window
-from frontend.domain.errors import ConversationLocked, Unavailable
+from frontend.domain.errors import ConversationLocked, QuotaExceeded, Unavailable
 from frontend.domain.items import InputText, MessageItem, OutputText
 from frontend.domain.responses import Response
 from frontend.domain.storage import Database, Turn
@@ -117,7 +117,9 @@ async def test_who_has_lost_its_lease_stores_nothing(database: Database, keeper:
     """It slept for too long, and another one has ended its turn: the fence."""
     turn = await keeper.begin(TENANT, "resp_1", items=[QUESTION], window=await window(database), response=RUNNING)
     clock.now += 16
-    assert await keeper.end_orphans() == 1
+    assert await keeper.end_orphans() == 0  # it does not give up its own
+    other = TurnKeeper(database, FakeHotState(), lease_s=15, most_items=100, clock=clock)
+    assert await other.end_orphans() == 1
     with pytest.raises(TurnLost):
         await keeper.store(turn, [ANSWER], COMPLETED)
     assert await texts(database) == []
@@ -156,7 +158,9 @@ async def test_a_chats_turn_has_no_response_to_end(database: Database, keeper: T
     """An orphan without a response gives its conversation back all the same."""
     await keeper.begin(TENANT, "turn_1", items=[QUESTION], window=await window(database))
     clock.now += 16
-    assert await keeper.end_orphans() == 1
+    assert await keeper.end_orphans() == 0  # it does not give up its own
+    other = TurnKeeper(database, FakeHotState(), lease_s=15, most_items=100, clock=clock)
+    assert await other.end_orphans() == 1
     assert await running(database) == []
 
 
@@ -245,3 +249,66 @@ def test_processes_know_each_other() -> None:
     assert process.is_dead(f"{place}/{pid}/{int(started) - 1}")
     assert process.is_dead(f"{place}/{2**22 + 1}/1")
     assert not process.is_dead(f"elsewhere/{2**22 + 1}/1")
+
+
+async def test_an_outage_longer_than_a_lease_ends_nothing(database: Database) -> None:
+    """A process does not take its own turn for an orphan: it renews first, and nobody else wanted the conversation."""
+    broken = Broken(database)
+    keeper = TurnKeeper(broken, FakeHotState(), lease_s=0.06, most_items=100)
+    async with keeper.running():
+        turn = await keeper.begin(TENANT, "resp_1", items=[QUESTION], window=await window(database), response=RUNNING)
+        broken.away = True
+        await asyncio.sleep(0.2)
+        broken.away = False
+        await keeper.store(turn, [ANSWER], COMPLETED)
+    assert await texts(database) == [QUESTION.text, "Paris"]
+
+
+async def test_a_deleted_response_gives_its_conversation_back(database: Database, keeper: TurnKeeper) -> None:
+    """At once, and for good."""
+    turn = await keeper.begin(TENANT, "resp_1", items=[QUESTION], window=await window(database), response=RUNNING)
+    async with database.writing() as uow:
+        await uow.responses.delete(TENANT, "resp_1")
+    assert await running(database) == []
+    with pytest.raises(TurnLost):
+        await keeper.store(turn, [ANSWER], COMPLETED)
+    await keeper.drop(await keeper.begin(TENANT, "turn_2", items=[], window=await window(database)), None)
+
+
+class Deaf(Broken):
+    """What it is told to commit it commits, and the answer is lost."""
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Any]:
+        async with self._database.writing() as uow:
+            yield uow
+        if self.away:
+            raise Unavailable("no answer")
+
+    def reading(self) -> Any:
+        return self._database.reading()
+
+
+async def test_an_answer_of_the_database_may_be_lost(database: Database) -> None:
+    """Of a turn's end: it is stored, and its client need not try again. Of its beginning: it is undone."""
+    deaf = Deaf(database)
+    keeper = TurnKeeper(deaf, FakeHotState(), lease_s=0.3, most_items=100)
+    turn = await keeper.begin(TENANT, "resp_1", items=[QUESTION], window=await window(database), response=RUNNING)
+    deaf.away = True
+    await keeper.store(turn, [ANSWER], COMPLETED)
+    assert await texts(database) == [QUESTION.text, "Paris"]
+    with pytest.raises(Unavailable):
+        await keeper.begin(TENANT, "turn_2", items=[QUESTION], window=await window(database))
+    deaf.away = False
+    async with keeper.running(), asyncio.timeout(5):
+        while await running(database):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_full_conversation_is_told_before_the_answer(database: Database, clock: Clock) -> None:
+    keeper = TurnKeeper(database, FakeHotState(), lease_s=15, most_items=3, clock=clock)
+    turn = await keeper.begin(TENANT, "turn_1", items=[QUESTION], window=await window(database))
+    await keeper.store(turn, [ANSWER], None)
+    with pytest.raises(QuotaExceeded):
+        await keeper.begin(TENANT, "turn_2", items=[QUESTION], window=await window(database))
+    assert await running(database) == []
