@@ -20,7 +20,7 @@ from frontend.api.models.controller import ModelController
 from frontend.api.profiles.controller import ProfileController
 from frontend.api.responses.controller import ResponseController
 from frontend.api.sessions.controller import SessionController
-from frontend.http import openapi
+from frontend.http import openapi, options
 from frontend.http.access_log import AccessLog
 from frontend.http.auth import require_key
 from frontend.http.body import StrictRequest
@@ -71,6 +71,7 @@ def create_app(
         )
     )
     openapi.complete(app, schemas)
+    options.complete(app)
     return app
 
 

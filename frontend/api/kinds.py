@@ -59,4 +59,15 @@ def schema_of(kinds: Iterable[type]) -> dict[str, Any]:
             return inlined(components[node["$ref"]])
         return {key: inlined(value) for key, value in node.items() if key != "discriminator"}
 
-    return {"anyOf": inlined(list(schemas))}
+    return {"anyOf": [without_nulls(schema) for schema in inlined(list(schemas))]}
+
+
+def without_nulls(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of what `read` makes this object of: a null is nothing, whatever its name."""
+    required = schema.get("required", ())
+    properties = {
+        name: value if name in required else {"anyOf": [value, {"type": "null"}]}
+        for name, value in schema["properties"].items()
+    }
+    others = {"type": "null"} if schema.get("additionalProperties") is False else {}
+    return schema | {"properties": properties, "additionalProperties": others}

@@ -110,6 +110,7 @@ def add_failures(operation: Operation, *, public: bool) -> None:
         operation.security = []
     else:
         operation.responses["401"] = failure(401)
+        operation.responses.setdefault("503", failure(503))
     if "400" in operation.responses:
         operation.responses["400"] = failure(400)
 

@@ -64,11 +64,12 @@ async def test_a_failed_response_tells_why(database: SqlDatabase) -> None:
 
 
 async def test_an_unknown_response_is_not_found(database: SqlDatabase) -> None:
-    """By any method."""
+    """By any method but its end: what is gone has ended."""
+    async with database.writing() as uow:
+        assert not await uow.responses.end("a", completed("resp_0"))
     calls: list[Callable[[UnitOfWork], Awaitable[object]]] = [
         lambda uow: uow.responses.get("a", "resp_0"),
         lambda uow: uow.responses.start("a", "resp_0"),
-        lambda uow: uow.responses.end("a", completed("resp_0")),
         lambda uow: uow.responses.input_page("a", "resp_0", EVERYTHING),
         lambda uow: uow.responses.chain("a", "resp_0"),
         lambda uow: uow.responses.delete("a", "resp_0"),

@@ -65,6 +65,7 @@ CALLS: dict[str, Call] = {
     "responses.events": lambda u, x: u.responses.events("b", x, -1),
     "turns.begin": lambda u, x: u.turns.begin(turn("new", x, tenant="b"), NOW),
     "turns.end": lambda u, x: u.turns.end(turn(x, x, tenant="b")),
+    "turns.end_orphan": lambda u, x: u.turns.end_orphan(turn(x, x, tenant="b")),
     "sessions.add, conversation": lambda u, x: u.sessions.add("b", session("new", x), MOST),
     "sessions.get": lambda u, x: u.sessions.get("b", x),
     "sessions.touch": lambda u, x: u.sessions.touch("b", x, NOW + 1),

@@ -27,14 +27,14 @@ Conversations = NamedDependency[ConversationService]
 Included = NamedDependency[frozenset[str]]
 MISSING = {404: RESPONSES[404]}
 INCLUDE = {"include": include_of(get_args(Include))}
-Question = Annotated[str | None, QueryParameter(max_length=8192, description="A question to try.")]
+Question = Annotated[str | None, QueryParameter(max_length=1024, description="A question to try.")]
 
 
 class ConversationController(Controller):
     path = "/v1/conversations"
     tags = ("Conversations",)
 
-    @post(status_code=200)
+    @post(status_code=200, responses=MISSING)
     async def create(
         self,
         data: JSONBody[schema.CreateConversation],

@@ -131,7 +131,7 @@ class ResponseController(Controller):
         bodies = Bodies(encoder, seal.of(tenant), with_logprobs=LOGPROBS in include)
         return bodies.input_page(await responses.input_items(tenant, response_id, page))
 
-    @post("/input_tokens", status_code=200)
+    @post("/input_tokens", status_code=200, responses=MISSING)
     async def input_tokens(
         self,
         data: JSONBody[schema.CountInputTokens],

@@ -48,6 +48,15 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     most: int
 
 
+class Outlook(msgspec.Struct, frozen=True):
+    """Of a conversation between two turns."""
+
+    fill: float
+    """The share of its room that history fills."""
+    trim: Trim
+    """The next; the same as now if there is nothing to cut."""
+
+
 class ContextBuilder:
     def __init__(self, tokenizer: Tokenizer, limits: settings.ContextSettings) -> None:
         self.limits = limits
@@ -75,17 +84,14 @@ class ContextBuilder:
             trim=moved(task.trim, counted.layout, kept),
         )
 
-    async def ahead(self, task: ContextTask, share: float) -> Trim | None:
-        """Where the next prompts are to begin, if history fills `share` of its room and there is something to cut.
-
-        Raises InvalidRequest.
-        """
+    async def outlook(self, task: ContextTask, share: float) -> Outlook:
+        """Where the prompts are to begin once history fills `share` of its room, or now if it does. Raises InvalidRequest."""
         counted = await self._count(task)
         newest, room = counted.newest, counted.room
-        if sum(newest) < share * room:
-            return None
-        kept = max(trimming.stay(newest, room, self.limits.keep_share), counted.layout.bound)
-        return moved(task.trim, counted.layout, kept) if kept < len(counted.layout.history) else None
+        fill = sum(newest) / room if room > 0 else float("inf")
+        keep_share = self.limits.keep_share - max(0.0, share - fill)
+        kept = max(trimming.stay(newest, room, keep_share), counted.layout.bound)
+        return Outlook(fill, moved(task.trim, counted.layout, kept))
 
     async def _count(self, task: ContextTask) -> Counted:
         layout = lay_out(task, self._renderer)

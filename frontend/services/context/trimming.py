@@ -44,15 +44,19 @@ def stay(newest: Sequence[int], room: int, keep_share: float) -> int:
     return max(that_fit(newest, int(room * keep_share)), that_fit(newest[:1], room))
 
 
-def due_share(limits: settings.ContextSettings, *, unsummarised: bool, written: bool) -> float:
-    """History that fills so much of its room is cut before it does not fit.
+class Shares(msgspec.Struct, frozen=True, kw_only=True):
+    """What is done between the turns when history fills so much of its room."""
 
-    `unsummarised`: a turn had to cut, and what it left out is in no summary; then the next cut comes in half the time.
-    `written`: the summary for it is there already; then it comes as soon as there is something to cut.
-    """
-    if written:
-        return limits.keep_share
-    return (limits.keep_share + limits.trim_ahead_share) / 2 if unsummarised else limits.trim_ahead_share
+    write: float
+    """The summary for the next cut is written, which takes longest."""
+    cut: float
+
+
+def shares(limits: settings.ContextSettings, *, unsummarised: bool) -> Shares:
+    """`unsummarised`: a turn had to cut, and what it left out is in no summary; then both come sooner."""
+    keep, ahead = limits.keep_share, limits.trim_ahead_share
+    between = (keep + ahead) / 2
+    return Shares(write=keep, cut=between) if unsummarised else Shares(write=between, cut=ahead)
 
 
 def that_fit(newest: Sequence[int], tokens: int) -> int:

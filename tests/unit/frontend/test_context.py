@@ -553,24 +553,24 @@ class TestTokens:
             trim, before = context.trim, context
 
 
-class TestAhead:
-    async def test_it_cuts_before_a_turn_must(self, builder: ContextBuilder) -> None:
-        """Once history fills so much of its room, to the same share as a turn would; never to less than that."""
-        for exchanges in range(1, 30):
-            it = task(1024, history=stored(talk(exchanges)))
+class TestOutlook:
+    async def test_where_the_next_trim_will_be(self, builder: ContextBuilder) -> None:
+        """Seen from before, nearly the same as then: so much is left that the rest of the way adds up to the share."""
+        planned = []
+        for exchanges in range(1, 60):
+            it = task(1024, history=stored(talk(exchanges, words=8)))
             off = msgspec.structs.replace(it, switches=ContextSettings(trim=False))
-            filled = (await builder.build(off)).fill()
-            if filled > 1:
+            outlook = await builder.outlook(it, 0.9)
+            assert outlook.fill == pytest.approx((await builder.build(off)).fill())
+            if 0.75 < outlook.fill < 0.95:
+                planned.append(outlook.trim.upto)
+            if outlook.fill > 0.95:
                 break
-            after = await builder.ahead(it, 0.9)
-            assert (after is not None) is (filled >= 0.9)
-            sooner = await builder.ahead(it, 0.5)
-            assert (sooner is not None) is (filled > 0.7)
-            if after is not None:
-                assert after == sooner
-                cut = await builder.build(msgspec.structs.replace(it, trim=after))
-                assert 0.5 < cut.fill() <= 0.7
-        assert exchanges < 29
+        assert exchanges < 59
+        assert len(planned) > 4
+        assert max(planned) - min(planned) <= 4
+        cut = await builder.build(msgspec.structs.replace(it, trim=Trim(upto=planned[-1])))
+        assert 0.65 < cut.fill() < 0.8
 
     async def test_what_a_turn_adds_counts(self, builder: ContextBuilder) -> None:
         """The fill of a turn, with its answer, is that of the next one's history."""

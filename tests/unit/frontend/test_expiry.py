@@ -26,6 +26,8 @@ class FakeDatabase:
         self.asked: list[tuple[str, int, int]] = []
         self.fails: Exception | None = None
         self.writers = 0
+        self.forgotten: list[tuple[str, str]] = []
+        """Of the conversations that were deleted, what caches were told."""
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Any]:
@@ -40,20 +42,23 @@ class FakeDatabase:
         self.writers -= 1
 
     def _taker(self, kind: str) -> Any:
-        async def take(before: int, most: int) -> int:
+        async def take(before: int, most: int) -> Any:
             self.asked.append((kind, before, most))
             if self.fails is not None and kind == "sessions":
                 self.writers -= 1
                 raise self.fails
             taken = min(self.left[kind], most)
             self.left[kind] -= taken
-            return taken
+            return [("a", f"conv_{i}") for i in range(taken)] if kind == "conversations" else taken
 
         return take
 
 
 def expiry(database: FakeDatabase, **more: Any) -> Expiry:
-    return Expiry(cast("Database", database), events_s=3600, clock=lambda: NOW, **more)
+    async def forget(tenant: str, conversation_id: str) -> None:
+        database.forgotten.append((tenant, conversation_id))
+
+    return Expiry(cast("Database", database), events_s=3600, forget=forget, clock=lambda: NOW, **more)
 
 
 async def test_a_round() -> None:
@@ -62,6 +67,7 @@ async def test_a_round() -> None:
     with capture_logs() as logs:
         await expiry(database).sweep()
     assert database.left == dict.fromkeys(BATCHES, 0)
+    assert len(database.forgotten) == BATCHES["conversations"] + 1
     assert database.asked == [
         ("sessions", NOW, BATCHES["sessions"]),
         ("conversations", NOW, BATCHES["conversations"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ from litestar.typing import FieldDefinition
 from frontend import settings
 from frontend.app import create_app
 from frontend.http.openapi import StructSchemas
+from tests.fakes.engine import FakeEngine
+from tests.support.app import client_for
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +88,15 @@ def test_bodies_of_one_name_are_refused() -> None:
     schemas.to_openapi_schema(first, None)
     with pytest.raises(ValueError, match="Same"):
         schemas.to_openapi_schema(second, None)
+
+
+async def test_options_name_every_method(smollm2: Path) -> None:
+    """Of a path, not of the handler that was registered first."""
+    async with client_for(FakeEngine(), smollm2) as client:
+        for path, methods in {
+            "/v1/responses/resp_1": "DELETE, GET, OPTIONS",
+            "/v1/conversations/conv_1": "DELETE, GET, OPTIONS, POST",
+            "/v1/chat/completions": "GET, OPTIONS, POST",
+            "/v1/models": "GET, OPTIONS",
+        }.items():
+            assert (await client.options(path)).headers["allow"] == methods

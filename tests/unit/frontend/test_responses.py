@@ -299,10 +299,12 @@ class TestBackground:
         engine = FakeEngine(hold=asyncio.Event())
         async with client_for(engine, smollm2, CONVERSATIONS_BACKGROUND_PER_TENANT="2") as client:
             responses = [await made(client, background=True) for _ in range(2)]
+            together = await asyncio.gather(*(client.post(URL, json=ask(background=True)) for _ in range(8)))
+            assert {reply.status_code for reply in together} == {400}
             refused = await client.post(URL, json=ask(background=True))
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "quota_exceeded")
             await client.post(f"{URL}/{responses[0]['id']}/cancel")
-            await made(client, background=True)
+            responses.append(await made(client, background=True))
             for response in responses[1:]:
                 await client.post(f"{URL}/{response['id']}/cancel")
 
