@@ -232,6 +232,7 @@ class TestTrimAhead:
             assert [request.sampling.max_tokens for request in it.engine.requests] == [40, 1]
             assert f"Answer {trim.upto // 2 - 1}." in it.asked(0)
             assert 0.6 < (await it.prompt("And now?"))[1].fill() < 0.85
+            assert it.summaries._written == {}
 
     async def test_the_old_summary_goes_into_the_new_one(self, sqlite_database: Database, smollm2: Path) -> None:
         """The second summary is made of the first and of what has fallen out since, and of nothing else."""
@@ -486,6 +487,24 @@ class TestFailures:
             hold.set()
             await it.idle()
             assert (await it.conversation()).trim.upto > 0
+
+    async def test_another_process_may_have_summarised_meanwhile(
+        self, sqlite_database: Database, smollm2: Path
+    ) -> None:
+        """A summary that goes on from an older one than the conversation has by now is of no use any more."""
+        async with service(sqlite_database, smollm2) as it:
+            await it.create("conv_1", nearly_full()[:-4])
+            await it.until_summarised(11)
+            assert (await it.conversation()).trim == Trim()
+            theirs = Trim(upto=2, summary="Theirs.", summarised_upto=2)
+            async with it.database.writing() as uow:
+                await uow.conversations.set_trim(TENANT, "conv_1", Trim(), theirs)
+            it.engine._says = ["Both of it."]
+            for n in range(20, 26):
+                await it.turn(n)
+                await it.idle()
+            assert (await it.conversation()).trim.summary == "Both of it."
+            assert "Theirs." in it.asked(1)
 
     async def test_a_conversation_may_be_deleted_meanwhile(self, sqlite_database: Database, smollm2: Path) -> None:
         """That is no failure."""
