@@ -179,7 +179,7 @@ class SqlConversations:
         return load(row)
 
     async def append(
-        self, tenant: str, conversation_id: str, items: Sequence[Item], *, response_id: str | None, now: int, most: int
+        self, tenant: str, conversation_id: str, items: Sequence[Item], *, now: int, most: int
     ) -> Conversation:
         more = len(items)
         row = await self._transaction.first(
@@ -195,7 +195,6 @@ class SqlConversations:
                 "conversation_id": conversation_id,
                 "seq": seq,
                 "is_output": False,
-                "turn_id": response_id,
                 "created_at": now,
                 "body": encode_item(item),
             }

@@ -16,7 +16,7 @@ from frontend.domain.conversations import Conversation, Page, PageRequest
 from frontend.domain.errors import NotFound
 from frontend.domain.items import Item, StoredItem
 
-COLUMNS = (ItemRow.seq, ItemRow.position, ItemRow.response_id, ItemRow.turn_id, ItemRow.created_at, ItemRow.body)
+COLUMNS = (ItemRow.seq, ItemRow.position, ItemRow.response_id, ItemRow.created_at, ItemRow.body)
 ITEM_ID = bindparam("item_id", type_=Text())
 ITEM_IDS = bindparam("item_ids", type_=Text(), expanding=True)
 
@@ -38,7 +38,7 @@ def load(row: Row[Any]) -> StoredItem:
     return StoredItem(
         item=decode_item(row.body),
         seq=row.position if row.seq is None else row.seq,
-        response_id=row.response_id or row.turn_id,
+        response_id=row.response_id,
         created_at=row.created_at,
     )
 

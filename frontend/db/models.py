@@ -135,8 +135,6 @@ class ItemRow(Base):
     is_output: Mapped[bool]
     position: Mapped[int | None]
     """Among the response's input, or its output, from 1 on."""
-    turn_id: Mapped[str | None]
-    """Who brought it to the conversation, where that is no response that is kept."""
     created_at: Mapped[int]
     body: Mapped[bytes]
     """frontend/db/codec.py"""

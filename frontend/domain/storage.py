@@ -80,7 +80,7 @@ class Conversations(Protocol):
         """The conversation with its new version; None if its trim is not `before` any more."""
 
     async def append(
-        self, tenant: str, conversation_id: str, items: Sequence[Item], *, response_id: str | None, now: int, most: int
+        self, tenant: str, conversation_id: str, items: Sequence[Item], *, now: int, most: int
     ) -> Conversation:
         """Gives `items` the next sequence numbers. Raises QuotaExceeded if the conversation would hold over `most`."""
 

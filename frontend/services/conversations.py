@@ -229,7 +229,7 @@ class ConversationService:
         if not items:
             return conversation
         now, most = int(self._clock()), self._settings.most_items
-        return await uow.conversations.append(tenant, conversation.id, items, response_id=None, now=now, most=most)
+        return await uow.conversations.append(tenant, conversation.id, items, now=now, most=most)
 
     async def _check_calls(self, uow: UnitOfWork, tenant: str, conversation_id: str, items: Sequence[Item]) -> None:
         """Looks for the calls whose results `items` are, newest item first. Raises InvalidRequest."""

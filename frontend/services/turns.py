@@ -236,9 +236,7 @@ class TurnKeeper:
                     await uow.responses.add_events(tenant, response.id, events)
             elif kept and conversation_id is not None:
                 now = int(self._clock())
-                await uow.conversations.append(
-                    tenant, conversation_id, items, response_id=None, now=now, most=ANY_NUMBER
-                )
+                await uow.conversations.append(tenant, conversation_id, items, now=now, most=ANY_NUMBER)
             if kept and conversation_id is not None:
                 return await uow.conversations.get(tenant, conversation_id)
         if not kept:

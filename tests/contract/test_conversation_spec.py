@@ -74,7 +74,7 @@ async def test_items(api: Api, openai_spec: dict[str, Any]) -> None:
     items.validate((await api.ours.post(f"{path}/items", json={"items": SENT})).json())
     async with api.database.writing() as uow:
         conversation_id = path.removeprefix(f"{PATH}/")
-        await uow.conversations.append(OURS, conversation_id, STORED, response_id="resp_1", now=1, most=100)
+        await uow.conversations.append(OURS, conversation_id, STORED, now=1, most=100)
     listed = (await api.ours.get(f"{path}/items?include[]=message.output_text.logprobs&order=asc")).json()
     items.validate(listed)
     assert len(listed["data"]) == len(SENT) + len(STORED)
@@ -89,7 +89,7 @@ async def test_the_strict_sdk(api: Api) -> None:
     """Reads every kind of item, as a member of a list and alone."""
     made = await api.sdk.conversations.create(items=SENT)  # type: ignore[arg-type]  # as plain objects
     async with api.database.writing() as uow:
-        await uow.conversations.append(OURS, made.id, STORED, response_id="resp_1", now=1, most=100)
+        await uow.conversations.append(OURS, made.id, STORED, now=1, most=100)
     listed = [each async for each in api.sdk.conversations.items.list(made.id, limit=3)]
     assert len(listed) == len(SENT) + len(STORED)
     for each in listed:

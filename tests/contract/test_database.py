@@ -40,7 +40,7 @@ async def test_what_raises_changes_nothing(database: SqlDatabase, database_url: 
 
     async def fail() -> None:
         async with database.writing() as uow:
-            await uow.conversations.append("a", "conv_1", messages("i2"), response_id=None, now=NOW, most=MOST)
+            await uow.conversations.append("a", "conv_1", messages("i2"), now=NOW, most=MOST)
             await uow.turns.begin(turn(), NOW)
             raise ZeroDivisionError
 
@@ -55,7 +55,7 @@ async def test_a_reading_unit_is_one_snapshot(database: SqlDatabase) -> None:
     async with database.reading() as uow:
         assert (await uow.conversations.get("a", "conv_1")).head == 1
         async with database.writing() as other:
-            await other.conversations.append("a", "conv_1", messages("i2"), response_id=None, now=NOW, most=MOST)
+            await other.conversations.append("a", "conv_1", messages("i2"), now=NOW, most=MOST)
         assert len(await uow.items.behind("a", "conv_1", 0)) == 1
         assert (await uow.conversations.get("a", "conv_1")).head == 1
     assert await sequence(database) == [(1, "i1"), (2, "i2")]

@@ -35,7 +35,7 @@ SHORT_S = 0.5
 
 async def append(database: SqlDatabase, item_id: str = "i1") -> None:
     async with database.writing() as uow:
-        await uow.conversations.append("a", "conv_1", messages(item_id), response_id=None, now=NOW, most=MOST)
+        await uow.conversations.append("a", "conv_1", messages(item_id), now=NOW, most=MOST)
 
 
 # SQLite
@@ -212,7 +212,7 @@ async def test_a_unit_of_work_that_does_not_end_is_ended(database_url: str) -> N
 
     async def hang(database: SqlDatabase) -> None:
         async with database.writing() as uow:
-            await uow.conversations.append("a", "conv_1", messages("i1"), response_id=None, now=NOW, most=MOST)
+            await uow.conversations.append("a", "conv_1", messages("i1"), now=NOW, most=MOST)
             await asyncio.Event().wait()
 
     async with opened(database_url) as patient, opened(database_url, SHORT_S) as database:

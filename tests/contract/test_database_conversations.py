@@ -98,7 +98,7 @@ async def test_an_update_leaves_items_version_and_trim_alone(database: SqlDataba
     await with_items(database)
     old = conversation(metadata={"a": "1"}, profile="agent", context=ContextSettings(trim=False))
     async with database.writing() as uow:
-        grown = await uow.conversations.append("a", "conv_1", ITEMS, response_id=None, now=NOW + 9, most=MOST)
+        grown = await uow.conversations.append("a", "conv_1", ITEMS, now=NOW + 9, most=MOST)
         await uow.conversations.update("a", old)
         expected = msgspec.structs.replace(grown, metadata=old.metadata, profile="agent", context=old.context)
         assert await uow.conversations.get("a", "conv_1") == expected
@@ -127,18 +127,18 @@ async def test_appended_items_get_the_next_numbers(database: SqlDatabase) -> Non
     """From 1 on, without gaps; the conversation tells its head, its version, and when it was used."""
     await with_items(database)
     async with database.writing() as uow:
-        await uow.conversations.append("a", "conv_1", ITEMS[:2], response_id="chatcmpl-1", now=NOW + 1, most=6)
-        grown = await uow.conversations.append("a", "conv_1", ITEMS[2:], response_id=None, now=NOW + 2, most=6)
+        await uow.conversations.append("a", "conv_1", ITEMS[:2], now=NOW + 1, most=6)
+        grown = await uow.conversations.append("a", "conv_1", ITEMS[2:], now=NOW + 2, most=6)
         assert (grown.head, grown.version, grown.last_active_at) == (6, 2, NOW + 2)
         with pytest.raises(QuotaExceeded):
-            await uow.conversations.append("a", "conv_1", messages("i7"), response_id=None, now=NOW, most=6)
+            await uow.conversations.append("a", "conv_1", messages("i7"), now=NOW, most=6)
         with pytest.raises(NotFound):
-            await uow.conversations.append("a", "conv_2", messages("i7"), response_id=None, now=NOW, most=6)
+            await uow.conversations.append("a", "conv_2", messages("i7"), now=NOW, most=6)
     async with database.reading() as uow:
         stored = await uow.items.behind("a", "conv_1", 0)
         assert [each.item for each in stored] == ITEMS
         assert [each.seq for each in stored] == [1, 2, 3, 4, 5, 6]
-        assert [each.response_id for each in stored] == ["chatcmpl-1"] * 2 + [None] * 4
+        assert [each.response_id for each in stored] == [None] * 6
         assert [each.created_at for each in stored] == [NOW + 1] * 2 + [NOW + 2] * 4
         assert await uow.conversations.get("a", "conv_1") == grown
 
@@ -176,8 +176,8 @@ async def test_conversations_expire(database: SqlDatabase) -> None:
         await uow.conversations.add("b", conversation("short", expires_after=created), MOST)
         await uow.conversations.add("a", conversation("changed"), MOST)
         await uow.conversations.add("a", conversation("freed", expires_after=created), MOST)
-        await uow.conversations.append("a", "used", messages("i1"), response_id=None, now=NOW + 15, most=MOST)
-        await uow.conversations.append("a", "changed", messages("i1"), response_id=None, now=NOW + 5, most=MOST)
+        await uow.conversations.append("a", "used", messages("i1"), now=NOW + 15, most=MOST)
+        await uow.conversations.append("a", "changed", messages("i1"), now=NOW + 5, most=MOST)
         await uow.conversations.update("a", conversation("changed", expires_after=last_active))
         await uow.conversations.update("a", conversation("freed"))
         assert len(await uow.conversations.delete_expired(NOW + 9, 10)) == 0
@@ -236,7 +236,7 @@ async def test_a_deleted_item_leaves_its_number_behind(database: SqlDatabase) ->
     async with database.writing() as uow:
         changed = await uow.items.delete("a", "conv_1", "i3")
         assert (changed.head, changed.version) == (3, 2)
-        await uow.conversations.append("a", "conv_1", messages("i4"), response_id=None, now=NOW, most=3)
+        await uow.conversations.append("a", "conv_1", messages("i4"), now=NOW, most=3)
     assert await sequence(database) == [(1, "i1"), (2, "i2"), (4, "i4")]
     for conversation_id, item_id in (("conv_1", "i3"), ("conv_2", "i1")):
         with pytest.raises(NotFound):

@@ -90,7 +90,7 @@ async def test_a_turns_items_join_their_conversation_when_it_has_succeeded(datab
     ended = completed(status=status, conversation_id="conv_1", output=messages("out1", "out2"))
     async with database.writing() as uow:
         await uow.responses.add("a", response(conversation_id="conv_1"), messages("in1", "in2"))
-        await uow.conversations.append("a", "conv_1", messages("between"), response_id=None, now=NOW, most=MOST)
+        await uow.conversations.append("a", "conv_1", messages("between"), now=NOW, most=MOST)
     assert await sequence(database) == [(1, "i1"), (2, "between")]
     async with database.writing() as uow:
         before = await uow.conversations.get("a", "conv_1")

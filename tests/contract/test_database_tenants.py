@@ -39,9 +39,7 @@ CALLS: dict[str, Call] = {
     "conversations.page": lambda u, x: u.conversations.page("b", behind(x), {}, NOW),
     "conversations.update": lambda u, x: u.conversations.update("b", conversation(x, metadata={"mine": "1"})),
     "conversations.set_trim": lambda u, x: u.conversations.set_trim("b", x, Trim(), Trim(upto=1)),
-    "conversations.append": lambda u, x: u.conversations.append(
-        "b", x, messages("new"), response_id=None, now=NOW, most=MOST
-    ),
+    "conversations.append": lambda u, x: u.conversations.append("b", x, messages("new"), now=NOW, most=MOST),
     "conversations.delete": lambda u, x: u.conversations.delete("b", x),
     "items.behind": lambda u, x: u.items.behind("b", x, 0),
     "items.leading": lambda u, x: u.items.leading("b", x, 5),
@@ -88,7 +86,7 @@ async def fill(database: SqlDatabase) -> None:
     """Tenant a has one of everything, called "theirs"; tenant b has a conversation and a response, called "own"."""
     async with database.writing() as uow:
         await uow.conversations.add("a", conversation("theirs"), MOST)
-        await uow.conversations.append("a", "theirs", messages("theirs"), response_id=None, now=NOW, most=MOST)
+        await uow.conversations.append("a", "theirs", messages("theirs"), now=NOW, most=MOST)
         await uow.sessions.add("a", session("theirs", "theirs"), MOST)
         await uow.turns.begin(turn("theirs", "theirs"), NOW)
         await uow.responses.add("a", response("theirs"), messages("theirs"))
@@ -146,7 +144,7 @@ async def test_lists_hold_ones_own(database: SqlDatabase) -> None:
     async with database.writing() as uow:
         await uow.conversations.add("b", conversation("theirs", metadata={"whose": "b"}), MOST)
         await uow.completions.add("b", completion("theirs"))
-        await uow.conversations.append("b", "theirs", messages("x"), response_id=None, now=NOW, most=MOST)
+        await uow.conversations.append("b", "theirs", messages("x"), now=NOW, most=MOST)
         await uow.conversations.delete("a", "theirs")
     async with database.reading() as uow:
         assert [each.id for each in (await uow.conversations.page("b", EVERYTHING, {}, NOW)).data] == ["own", "theirs"]

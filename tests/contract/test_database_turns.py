@@ -127,7 +127,7 @@ async def test_numbers_have_no_gap_and_come_once(both: list[SqlDatabase]) -> Non
     async def append(n: int) -> None:
         async with both[n % 2].writing() as uow:
             new = messages(f"a{n}", f"b{n}")
-            await uow.conversations.append("a", "conv_1", new, response_id=None, now=NOW, most=MOST)
+            await uow.conversations.append("a", "conv_1", new, now=NOW, most=MOST)
             if n % 5 == 0:
                 raise ZeroDivisionError
 
@@ -174,7 +174,7 @@ async def test_a_conversation_is_deleted_under_its_turns(both: list[SqlDatabase]
     async with both[0].writing() as uow:
         for name in names:
             await uow.conversations.add("a", conversation(name), MOST)
-            await uow.conversations.append("a", name, messages("i0"), response_id=None, now=NOW, most=MOST)
+            await uow.conversations.append("a", name, messages("i0"), now=NOW, most=MOST)
             await uow.responses.add("a", response(f"old_{name}", conversation_id=name), messages("i1"))
             await uow.responses.end("a", completed(f"old_{name}", conversation_id=name))
             await uow.turns.begin(turn(name, name), NOW)
@@ -199,7 +199,7 @@ async def test_a_conversation_is_deleted_under_its_turns(both: list[SqlDatabase]
 
     async def append(name: str) -> None:
         async with both[0].writing() as uow:
-            await uow.conversations.append("a", name, messages("i3"), response_id=None, now=NOW, most=MOST)
+            await uow.conversations.append("a", name, messages("i3"), now=NOW, most=MOST)
 
     work = [
         each
@@ -230,7 +230,7 @@ async def test_who_is_cancelled_leaves_nothing_open(database: SqlDatabase) -> No
                 await uow.items.leading("a", "conv_1", 5)
         else:
             async with database.writing() as uow:
-                await uow.conversations.append("a", "conv_1", messages(f"i{n}"), response_id=None, now=NOW, most=MOST)
+                await uow.conversations.append("a", "conv_1", messages(f"i{n}"), now=NOW, most=MOST)
 
     tasks = [asyncio.create_task(work(n)) for n in range(100)]
     for n, task in enumerate(tasks):

@@ -90,7 +90,7 @@ async def with_items(database: Database, *item_ids: str) -> None:
     async with database.writing() as uow:
         await uow.conversations.add("a", conversation(), MOST)
         if item_ids:
-            await uow.conversations.append("a", "conv_1", messages(*item_ids), response_id=None, now=NOW, most=MOST)
+            await uow.conversations.append("a", "conv_1", messages(*item_ids), now=NOW, most=MOST)
 
 
 async def sequence(database: Database) -> list[tuple[int, str]]:

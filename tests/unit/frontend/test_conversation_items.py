@@ -123,7 +123,7 @@ class TestItems:
         conversation_id = await make(api, items=[CALL])
         async with api.database.writing() as uow:
             later = [MessageItem(id=f"msg_{i}", role="user", content=[InputText("and?")]) for i in range(150)]
-            await uow.conversations.append(OURS, conversation_id, later, response_id=None, now=1, most=1000)
+            await uow.conversations.append(OURS, conversation_id, later, now=1, most=1000)
         response = await api.ours.post(f"{PATH}/{conversation_id}/items", json={"items": items})
         assert response.status_code == 200, response.text
 

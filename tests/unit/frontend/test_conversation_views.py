@@ -50,7 +50,7 @@ class TestExport:
                 for i in range(first, first + 2_000)
             ]
             async with api.database.writing() as uow:
-                await uow.conversations.append(OURS, conversation_id, items, response_id=None, now=1, most=20_000)
+                await uow.conversations.append(OURS, conversation_id, items, now=1, most=20_000)
         gaps: list[float] = []
 
         async def tick() -> None:
@@ -101,7 +101,7 @@ class TestExport:
         conversation_id = await make(api)
         words = [MessageItem(id=f"msg_{i}", role="user", content=[InputText("word " * 400)]) for i in range(200)]
         async with api.database.writing() as uow:
-            await uow.conversations.append(OURS, conversation_id, words, response_id=None, now=1, most=1000)
+            await uow.conversations.append(OURS, conversation_id, words, now=1, most=1000)
         sent: list[bytes] = []
 
         async def send(message: Any) -> None:

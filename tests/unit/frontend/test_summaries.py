@@ -106,7 +106,7 @@ class Service:
                 context=ContextSettings(**switches),
             )
             await uow.conversations.add(TENANT, conversation, 100)
-            await uow.conversations.append(TENANT, conversation_id, items, response_id=None, now=0, most=10_000)
+            await uow.conversations.append(TENANT, conversation_id, items, now=0, most=10_000)
 
     async def conversation(self, conversation_id: str = "conv_1") -> Conversation:
         async with self.database.reading() as uow:
@@ -136,9 +136,7 @@ class Service:
         async with self.database.writing() as uow:
             if context.trim != task.trim:
                 await uow.conversations.set_trim(TENANT, conversation_id, task.trim, context.trim)
-            await uow.conversations.append(
-                TENANT, conversation_id, [asked, answered], response_id=None, now=0, most=10_000
-            )
+            await uow.conversations.append(TENANT, conversation_id, [asked, answered], now=0, most=10_000)
         self.summaries.after_turn(
             TENANT, conversation_id, model=MODEL, task=task, context=context, answer_tokens=words + 10
         )
@@ -630,9 +628,7 @@ class TestWindows:
             await it.create("conv_1", [])
             rule = MessageItem(id="msg_rule", role="system", content=[InputText("Rule.")])
             async with it.database.writing() as uow:
-                conversation = await uow.conversations.append(
-                    TENANT, "conv_1", [rule, *exchange(0)], response_id=None, now=0, most=100
-                )
+                conversation = await uow.conversations.append(TENANT, "conv_1", [rule, *exchange(0)], now=0, most=100)
                 items = await uow.items.behind(TENANT, "conv_1", 0)
             async with it.database.reading() as uow:
                 from_database = await load_window(uow, FakeHotState(), TENANT, conversation)

@@ -148,7 +148,6 @@ def upgrade() -> None:
         sa.Column("response_id", sa.Text),
         required("is_output", sa.Boolean),
         sa.Column("position", sa.BigInteger),
-        sa.Column("turn_id", sa.Text),
         required("created_at", sa.BigInteger),
         required("body", sa.LargeBinary),
         sa.CheckConstraint("(conversation_id IS NULL) = (seq IS NULL)", name="ck_items_numbered"),
