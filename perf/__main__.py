@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from pathlib import Path
 
 import click
 
-from perf import context, profiles
+from frontend.domain.embedding.encoder import EmbeddingEncoder
+from perf import context, ingest, memory, profiles, retrieval_quality, retrieval_scale, retrieval_vectors
 from perf import turns as turns_module
 
 
@@ -52,6 +54,20 @@ def context_command(url: str, key_file: Path, turns: int, window: int, baseline:
         report.write_text(text)
 
 
+@main.command("ingest", help="How much of the embedding model's throughput is left when files are put into a store.")
+@click.option("--url", default="http://127.0.0.1:11401/v1", show_default=True)
+@click.option("--key-file", default=".hermes2/api-key", show_default=True, type=click.Path(path_type=Path))
+@click.option("--windows", default=480, show_default=True, help="Of 200 tokens, each way and round.")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
+def ingest_command(url: str, key_file: Path, windows: int, rounds: int, report: Path | None) -> None:
+    key = os.environ.get("HERMES2_API_KEY") or key_file.read_text().strip()
+    text = ingest.measure(url, key, windows, rounds)
+    click.echo(text)
+    if report is not None:
+        report.write_text(text)
+
+
 @main.command("turns", help="What it costs to begin and to store a turn in SQL; needs no running service.")
 @click.option("--turns", default=300, show_default=True)
 @click.option("--writers", default=8, show_default=True)
@@ -60,6 +76,58 @@ def context_command(url: str, key_file: Path, turns: int, window: int, baseline:
 @click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
 def turns_command(turns: int, writers: int, postgres: str | None, valkey_url: str | None, report: Path | None) -> None:
     text = asyncio.run(turns_module.measure(turns, writers, postgres, valkey_url))
+    click.echo(text)
+    if report is not None:
+        report.write_text(text)
+
+
+@main.command("retrieval", help="What search finds (--quality), and what it costs (--scale); needs no running service.")
+@click.option("--quality", is_flag=True, help="On collections with known answers, which HERMES2_EVAL_DATA has.")
+@click.option("--scale", is_flag=True, help="On synthetic vectors, 1,000 and more.")
+@click.option("--url", help="Embed through this service, with its /v1; otherwise with .venv-engine.")
+@click.option("--key-file", default=".hermes2/api-key", show_default=True, type=click.Path(path_type=Path))
+@click.option("--cache", type=click.Path(path_type=Path), help="Keep vectors here for the next time.")
+@click.option("--most", default=1_000_000, show_default=True, help="Of the synthetic vectors.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the tables to this file, too.")
+def retrieval_command(
+    quality: bool, scale: bool, url: str | None, key_file: Path, cache: Path | None, most: int, report: Path | None
+) -> None:
+    if quality == scale:
+        raise click.UsageError("one of --quality and --scale")
+    if scale:
+        text = retrieval_scale.report(retrieval_scale.measure(most, lambda line: click.echo(line, err=True)), most)
+    else:
+        data = os.environ.get("HERMES2_EVAL_DATA")
+        if not data:
+            raise click.ClickException("HERMES2_EVAL_DATA is not set: the collections are not part of the repository")
+        key = (os.environ.get("HERMES2_API_KEY") or key_file.read_text().strip()) if url else ""
+        with tempfile.TemporaryDirectory() as scratch:
+            text = retrieval_quality_report(Path(data), url, key, cache or Path(scratch))
+    click.echo(text)
+    if report is not None:
+        report.write_text(text)
+
+
+def retrieval_quality_report(data: Path, url: str | None, key: str, cache: Path) -> str:
+    folder = retrieval_vectors.folder()
+    encoder = EmbeddingEncoder.from_folder(folder)
+    embed = retrieval_vectors.from_service(url, key) if url else retrieval_vectors.from_model(encoder, folder)
+    embeddings = retrieval_vectors.Embeddings(encoder, embed, cache)
+    return retrieval_quality.report(
+        retrieval_quality.measure(data, embeddings, lambda line: click.echo(line, err=True))
+    )
+
+
+@main.command("memory", help="What a conversation remembers of thousands of turns; needs no running service.")
+@click.option("--questions", default=100, show_default=True, help="Sentences that are asked for (XQuAD).")
+@click.option("--others", default=5000, show_default=True, help="Turns among which they are said.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
+def memory_command(questions: int, others: int, report: Path | None) -> None:
+    data = os.environ.get("HERMES2_EVAL_DATA")
+    if not data:
+        raise click.ClickException("HERMES2_EVAL_DATA is not set: the questions are not part of the repository")
+    found = asyncio.run(memory.measure(Path(data), questions, others, lambda line: click.echo(line, err=True)))
+    text = memory.report(found, questions, others)
     click.echo(text)
     if report is not None:
         report.write_text(text)
