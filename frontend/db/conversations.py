@@ -6,7 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Row, Text, bindparam, case, delete, exists, insert, literal, select, update
+from sqlalchemy import (
+    BigInteger,
+    Executable,
+    Row,
+    Text,
+    bindparam,
+    case,
+    delete,
+    exists,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from frontend.db.codec import encode_item
 from frontend.db.models import ConversationRow, ItemRow, ResponseRow, TurnRow
@@ -26,6 +39,8 @@ ADD = insert(ConversationRow)
 EXISTS = select(literal(1)).where(THIS)
 ADD_ITEM = insert(ItemRow)
 GET = select(*COLUMNS).where(THIS)
+HOLD = GET.with_for_update(key_share=True)
+"""Items may still name it as theirs; SQLite has one writer anyhow."""
 UPDATE = update(ConversationRow).where(THIS)
 SET_TRIM = (
     update(ConversationRow)
@@ -64,8 +79,8 @@ EXPIRED = (
     .order_by(ConversationRow.expires_at)
     .limit(MOST)
 )
-# In the order in which all others take their locks, so that nobody waits in a circle: turn, response, item, conversation.
-# The foreign keys take the rest: items of responses that are not numbered, events, sessions.
+# In the order in which all others take their locks, so that nobody waits in a circle: turn, response, item, conversation,
+# memory. The foreign keys take the rest: items of responses that are not numbered, events, sessions, the memory and its log.
 DELETE = (
     delete(TurnRow).where(TurnRow.tenant == TENANT, TurnRow.conversation_id.in_(IDS)),
     delete(ResponseRow).where(ResponseRow.tenant == TENANT, ResponseRow.conversation_id.in_(IDS)),
@@ -129,7 +144,13 @@ class SqlConversations:
         )
 
     async def get(self, tenant: str, conversation_id: str) -> Conversation:
-        row = await self._transaction.first(GET, of_tenant=tenant, of_id=conversation_id)
+        return await self._one(GET, tenant, conversation_id)
+
+    async def hold(self, tenant: str, conversation_id: str) -> Conversation:
+        return await self._one(HOLD, tenant, conversation_id)
+
+    async def _one(self, query: Executable, tenant: str, conversation_id: str) -> Conversation:
+        row = await self._transaction.first(query, of_tenant=tenant, of_id=conversation_id)
         if row is None:
             raise missing(conversation_id)
         return load(row)

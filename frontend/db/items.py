@@ -22,6 +22,7 @@ ITEM_IDS = bindparam("item_ids", type_=Text(), expanding=True)
 
 ALL = select(*COLUMNS).where(ItemRow.tenant == TENANT, ItemRow.conversation_id == ID).order_by(ItemRow.seq)
 BEHIND = ALL.where(ItemRow.seq > bindparam("seq", type_=BigInteger()))
+BETWEEN = BEHIND.where(ItemRow.seq <= bindparam("upto", type_=BigInteger())).limit(MOST)
 LEADING = ALL.limit(MOST)
 ONE = ALL.where(ItemRow.id == ITEM_ID).limit(1)
 FIND = select(ItemRow.id, ItemRow.body).where(ItemRow.tenant == TENANT, ItemRow.id.in_(ITEM_IDS))
@@ -53,6 +54,9 @@ class SqlItems:
 
     async def behind(self, tenant: str, conversation_id: str, seq: int) -> list[StoredItem]:
         return await self._some(BEHIND, tenant, conversation_id, seq=seq)
+
+    async def between(self, tenant: str, conversation_id: str, *, after: int, upto: int, most: int) -> list[StoredItem]:
+        return await self._some(BETWEEN, tenant, conversation_id, seq=after, upto=upto, most=most)
 
     async def leading(self, tenant: str, conversation_id: str, most: int) -> list[StoredItem]:
         return await self._some(LEADING, tenant, conversation_id, most=most)

@@ -1,7 +1,8 @@
 """The tables. Rows here are storage, not the domain: the repositories turn one into the other.
 
 Every table but `tenants` has the tenant in its key, and foreign keys hold both, so that no row can lead to another
-tenant's. Times are Unix seconds. What belongs to a conversation or a response goes with it.
+tenant's. Times are Unix seconds. What belongs to a conversation or a response goes with it. Files, vector stores and
+memories: frontend/db/document_models.py.
 """
 
 from __future__ import annotations
@@ -56,9 +57,9 @@ def part_of(parent: str, column: str) -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["tenant", column], [f"{parent}.tenant", f"{parent}.id"], ondelete="CASCADE")
 
 
-def partial(name: str, column: str, condition: str) -> Index:
-    """An index of the rows that meet `condition`."""
-    return Index(name, column, sqlite_where=text(condition), postgresql_where=text(condition))
+def partial(name: str, column: str, condition: str, *more: str) -> Index:
+    """An index of the rows that meet `condition`, by `column` and `more`."""
+    return Index(name, column, *more, sqlite_where=text(condition), postgresql_where=text(condition))
 
 
 class TenantRow(Base):
@@ -160,6 +161,8 @@ class ResponseRow(Base):
     conversation_id: Mapped[str | None]
     background: Mapped[bool]
     dropped: Mapped[int]
+    degraded: Mapped[str | None]
+    """Names with a comma between them."""
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     incomplete_reason: Mapped[str | None]

@@ -24,14 +24,17 @@ async def read_page(
     keys: Sequence[Column],
     cursor: ColumnElement[bool],
     load: Callable[[Row[Any]], T],
+    *,
+    within: Select[*tuple[Any, ...]] | None = None,
 ) -> Page[T]:
     """`query` without order; `keys`: what it is ordered by; `cursor`: the row of `page.after`, within `query`.
 
-    Raises InvalidRequest if there is no such row.
+    `within`: instead, where rows may leave `query` between two pages. Raises InvalidRequest if there is no such row.
     """
     ascending = page.order == "asc"
     if page.after is not None:
-        last = await transaction.first(query.with_only_columns(*keys).where(cursor).limit(1))
+        among = query if within is None else within
+        last = await transaction.first(among.with_only_columns(*keys).where(cursor).limit(1))
         if last is None:
             raise InvalidRequest(f"There is nothing with id {page.after!r} in this list.", param="after")
         here, there = tuple_(*keys), tuple_(*last, types=[key.type for key in keys])

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from frontend.db.chunks import SqlChunks
 from frontend.db.completions import SqlCompletions
 from frontend.db.conversations import SqlConversations
+from frontend.db.file_batches import SqlFileBatches
+from frontend.db.files import SqlFiles
 from frontend.db.items import SqlItems
 from frontend.db.keys import SqlKeys
 from frontend.db.responses import SqlResponses
 from frontend.db.sessions import SqlSessions
+from frontend.db.store_files import SqlStoreFiles
 from frontend.db.transaction import Transaction
 from frontend.db.turns import SqlTurns
-from frontend.domain.storage import Completions, Conversations, Items, Keys, Responses, Sessions, Turns
+from frontend.db.vector_stores import SqlVectorStores
+from frontend.domain.storage import (
+    Chunks,
+    Completions,
+    Conversations,
+    FileBatches,
+    Files,
+    Items,
+    Keys,
+    Responses,
+    Sessions,
+    StoreFiles,
+    Turns,
+    VectorStores,
+)
 
 
 class SqlUnitOfWork:
@@ -22,3 +40,8 @@ class SqlUnitOfWork:
         self.turns: Turns = SqlTurns(transaction)
         self.sessions: Sessions = SqlSessions(transaction)
         self.completions: Completions = SqlCompletions(transaction)
+        self.files: Files = SqlFiles(transaction)
+        self.vector_stores: VectorStores = SqlVectorStores(transaction)
+        self.store_files: StoreFiles = SqlStoreFiles(transaction)
+        self.file_batches: FileBatches = SqlFileBatches(transaction)
+        self.chunks: Chunks = SqlChunks(transaction)

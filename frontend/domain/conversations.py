@@ -26,6 +26,8 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Passages of attached documents are put in where they fit the question."""
     budget_tokens: int | None = None
     """Most tokens of a prompt; None: what the window leaves after the answer's reserve."""
+    vector_store_ids: Sequence[str] = ()
+    """Stores that each turn is looked up in, if `retrieval` is on and the tenant (still) has them."""
 
 
 class Trim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -5,6 +5,7 @@ ServiceError                     code, message, param
 |  |- ContextLengthExceeded      prompt and answer do not fit the model's window
 |  |- ConversationLocked         another turn of the conversation is running: try again after `retry_after_s`
 |  |- PreviousResponseNotFound
+|  |- ParseFailed                a file that cannot be read
 |  |- QuotaExceeded              the tenant keeps as much as it may
 |  `- TooLarge                   the body is larger than is read
 |- Unauthenticated               no key, or one that is not known
@@ -52,6 +53,10 @@ class PreviousResponseNotFound(InvalidRequest):
 
     def __init__(self, response_id: str) -> None:
         super().__init__(f"Previous response with id {response_id!r} not found.", param="previous_response_id")
+
+
+class ParseFailed(InvalidRequest):
+    code = "invalid_file"
 
 
 class QuotaExceeded(InvalidRequest):

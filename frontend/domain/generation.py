@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from frontend.domain.citations import FileCitation
 from frontend.domain.tools import ToolCallDelta, ToolChoice
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -85,6 +86,8 @@ class ChoiceDelta(msgspec.Struct, frozen=True):
     logprobs: Sequence[TokenLogprobs] | None
     finish_reason: FinishReason | None
     calls: Sequence[ToolCallDelta] = ()
+    citations: Sequence[FileCitation] = ()
+    """Of all its text, with the delta that ends it."""
 
 
 class GenerationDelta(msgspec.Struct, frozen=True):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
+from frontend.domain.citations import FileCitation
 from frontend.domain.generation import TokenLogprobs
 
 ItemRole = Literal["user", "assistant", "system", "developer"]
@@ -21,6 +22,8 @@ class OutputText(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     text: str
     logprobs: Sequence[TokenLogprobs] = ()
     """Per generated token, where they were asked for."""
+    annotations: Sequence[FileCitation] = ()
+    """What it cites, in the order of their places."""
 
 
 class Refusal(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
@@ -71,7 +74,30 @@ class CompactionItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     summary: str
 
 
-Item = MessageItem | FunctionCallItem | FunctionOutputItem | CompactionItem
+class FileSearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage that a search has put into the prompt."""
+
+    file_id: str
+    filename: str
+    attributes: Mapping[str, str | float | bool] = {}
+    text: str
+    score: float
+    """0 to 1."""
+
+
+class FileSearchCallItem(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="file_search_call"
+):
+    """Says that documents were searched for a turn; no prompt shows it."""
+
+    id: str
+    queries: Sequence[str]
+    status: Literal["in_progress", "searching", "completed", "incomplete", "failed"] = "completed"
+    results: Sequence[FileSearchResult] = ()
+    """What the model was given, in the order of its labels: `[1]` is the first."""
+
+
+Item = MessageItem | FunctionCallItem | FunctionOutputItem | CompactionItem | FileSearchCallItem
 
 
 class ItemReference(msgspec.Struct, frozen=True):

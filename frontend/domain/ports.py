@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from frontend.domain.conversations import Window
 from frontend.domain.generation import GenerationDelta, GenerationRequest
+from retrieval.types import Delta, Hit, Query, Range, StoreKey
 
 
 @runtime_checkable
@@ -54,3 +56,28 @@ class HotState(Protocol):
 
     async def put_window(self, tenant: str, window: Window) -> None: ...
     async def drop_window(self, tenant: str, conversation_id: str) -> None: ...
+
+
+@runtime_checkable
+class Indexes(Protocol):
+    """Projections of stores, in this process's memory; any of them can be gone at any time. Blocking: call them in a thread."""
+
+    def applied(self, key: StoreKey) -> int:
+        """0 for one that is not loaded."""
+
+    def apply(self, key: StoreKey, delta: Delta) -> None:
+        """Raises Gap if the index does not reach `delta.after`."""
+
+    def search(self, key: StoreKey, query: Query, k: int, allowed: Sequence[Range] | None, *, head: int) -> list[Hit]:
+        """Raises Gap if the index does not reach `head` (any more)."""
+
+    def drop(self, key: StoreKey) -> None:
+        """And all other generations of the store."""
+
+
+@runtime_checkable
+class Parser(Protocol):
+    """Files to text, in a process of their own with bounds on time, memory and size."""
+
+    async def parse(self, filename: str, path: Path) -> str:
+        """Raises ParseFailed with a reason that its owner can act on."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from frontend.domain.citations import FileCitation
 from frontend.domain.generation import TokenLogprobs, Usage
 from frontend.domain.items import Item
 
@@ -15,6 +16,9 @@ RUNNING: tuple[ResponseStatus, ...] = ("queued", "in_progress")
 IncompleteReason = Literal["max_output_tokens", "content_filter"]
 ErrorCode = Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
 """The codes of OpenAI's enumeration that can happen here."""
+
+
+Degraded = Literal["retrieval", "memory"]
 
 
 class ResponseError(msgspec.Struct, frozen=True):
@@ -40,6 +44,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     incomplete_reason: IncompleteReason | None = None
     usage: Usage | None = None
     output: Sequence[Item] = ()
+    degraded: Sequence[Degraded] = ()
+    """What its prompt had to do without."""
 
     @property
     def running(self) -> bool:
@@ -84,11 +90,27 @@ class TextDone(Event, frozen=True, kw_only=True, tag="text_done"):
     logprobs: Sequence[TokenLogprobs] = ()
 
 
+class AnnotationAdded(Event, frozen=True, kw_only=True, tag="annotation"):
+    item_id: str
+    output_index: int
+    annotation_index: int
+    annotation: FileCitation
+
+
 class PartDone(Event, frozen=True, kw_only=True, tag="part_done"):
     item_id: str
     output_index: int
     text: str
     logprobs: Sequence[TokenLogprobs] = ()
+    annotations: Sequence[FileCitation] = ()
+
+
+class SearchProgressed(Event, frozen=True, kw_only=True, tag="file_search"):
+    """Of a FileSearchCallItem."""
+
+    name: Literal["in_progress", "searching", "completed"]
+    item_id: str
+    output_index: int
 
 
 class ArgumentsDelta(Event, frozen=True, kw_only=True, tag="arguments"):
@@ -110,5 +132,15 @@ class ItemDone(Event, frozen=True, kw_only=True, tag="item_done"):
 
 
 ResponseEvent = (
-    StatusChanged | ItemAdded | PartAdded | TextDelta | TextDone | PartDone | ArgumentsDelta | ArgumentsDone | ItemDone
+    StatusChanged
+    | ItemAdded
+    | PartAdded
+    | TextDelta
+    | AnnotationAdded
+    | TextDone
+    | PartDone
+    | SearchProgressed
+    | ArgumentsDelta
+    | ArgumentsDone
+    | ItemDone
 )

@@ -242,7 +242,7 @@ async def test_a_newer_database_is_refused(database_url: str) -> None:
             async with opened(database_url):
                 pass
     finally:
-        await execute(database_url, "UPDATE alembic_version SET version_num = '0001'")
+        await execute(database_url, "UPDATE alembic_version SET version_num = '0002'")
 
 
 async def test_the_migrations_make_what_the_models_say(database: SqlDatabase) -> None:

@@ -127,19 +127,19 @@ async def test_appended_items_get_the_next_numbers(database: SqlDatabase) -> Non
     """From 1 on, without gaps; the conversation tells its head, its version, and when it was used."""
     await with_items(database)
     async with database.writing() as uow:
-        await uow.conversations.append("a", "conv_1", ITEMS[:2], now=NOW + 1, most=6)
-        grown = await uow.conversations.append("a", "conv_1", ITEMS[2:], now=NOW + 2, most=6)
-        assert (grown.head, grown.version, grown.last_active_at) == (6, 2, NOW + 2)
+        await uow.conversations.append("a", "conv_1", ITEMS[:2], now=NOW + 1, most=len(ITEMS))
+        grown = await uow.conversations.append("a", "conv_1", ITEMS[2:], now=NOW + 2, most=len(ITEMS))
+        assert (grown.head, grown.version, grown.last_active_at) == (len(ITEMS), 2, NOW + 2)
         with pytest.raises(QuotaExceeded):
-            await uow.conversations.append("a", "conv_1", messages("i7"), now=NOW, most=6)
+            await uow.conversations.append("a", "conv_1", messages("i9"), now=NOW, most=len(ITEMS))
         with pytest.raises(NotFound):
-            await uow.conversations.append("a", "conv_2", messages("i7"), now=NOW, most=6)
+            await uow.conversations.append("a", "conv_2", messages("i9"), now=NOW, most=len(ITEMS))
     async with database.reading() as uow:
         stored = await uow.items.behind("a", "conv_1", 0)
         assert [each.item for each in stored] == ITEMS
-        assert [each.seq for each in stored] == [1, 2, 3, 4, 5, 6]
-        assert [each.response_id for each in stored] == [None] * 6
-        assert [each.created_at for each in stored] == [NOW + 1] * 2 + [NOW + 2] * 4
+        assert [each.seq for each in stored] == list(range(1, len(ITEMS) + 1))
+        assert [each.response_id for each in stored] == [None] * len(ITEMS)
+        assert [each.created_at for each in stored] == [NOW + 1] * 2 + [NOW + 2] * (len(ITEMS) - 2)
         assert await uow.conversations.get("a", "conv_1") == grown
 
 

@@ -9,9 +9,26 @@ import pytest
 
 from frontend.db.database import SqlDatabase
 from frontend.domain.conversations import PageRequest, Trim
+from frontend.domain.documents import Chunking, Comparison, IngestError, IngestJob
 from frontend.domain.errors import ServiceError
 from frontend.domain.storage import UnitOfWork
 from tests.support.database import contents
+from tests.support.documents import (
+    MOST_BYTES,
+    PIN,
+    add_files,
+    add_store,
+    batch,
+    chunks,
+    claim,
+    file,
+    memory,
+    publish,
+    put_in,
+    store,
+    store_file,
+    vectors,
+)
 from tests.support.records import (
     EVERYTHING,
     MOST,
@@ -37,11 +54,13 @@ def behind(item_id: str) -> PageRequest:
 CALLS: dict[str, Call] = {
     "conversations.get": lambda u, x: u.conversations.get("b", x),
     "conversations.page": lambda u, x: u.conversations.page("b", behind(x), {}, NOW),
+    "conversations.hold": lambda u, x: u.conversations.hold("b", x),
     "conversations.update": lambda u, x: u.conversations.update("b", conversation(x, metadata={"mine": "1"})),
     "conversations.set_trim": lambda u, x: u.conversations.set_trim("b", x, Trim(), Trim(upto=1)),
     "conversations.append": lambda u, x: u.conversations.append("b", x, messages("new"), now=NOW, most=MOST),
     "conversations.delete": lambda u, x: u.conversations.delete("b", x),
     "items.behind": lambda u, x: u.items.behind("b", x, 0),
+    "items.between": lambda u, x: u.items.between("b", x, after=0, upto=9, most=5),
     "items.leading": lambda u, x: u.items.leading("b", x, 5),
     "items.page": lambda u, x: u.items.page("b", x, EVERYTHING),
     "items.page, cursor": lambda u, x: u.items.page("b", "own", behind(x)),
@@ -72,8 +91,70 @@ CALLS: dict[str, Call] = {
     "completions.page": lambda u, x: u.completions.page("b", behind(x), model=None, metadata={}),
     "completions.set_metadata": lambda u, x: u.completions.set_metadata("b", x, {}, b"{}"),
     "completions.delete": lambda u, x: u.completions.delete("b", x),
+    "files.add_piece": lambda u, x: u.files.add_piece("b", x, 9, b""),
+    "files.publish": lambda u, x: u.files.publish("b", x, 1, most_bytes=MOST_BYTES),
+    "files.get": lambda u, x: u.files.get("b", x),
+    "files.find": lambda u, x: u.files.find("b", [x]),
+    "files.page": lambda u, x: u.files.page("b", behind(x), None),
+    "files.piece": lambda u, x: u.files.piece("b", x, 0),
+    "files.delete": lambda u, x: u.files.delete("b", x),
+    "vector_stores.add, conversation": lambda u, x: u.vector_stores.add("b", memory("new", x), MOST),
+    "vector_stores.get": lambda u, x: u.vector_stores.get("b", x),
+    "vector_stores.memory": lambda u, x: u.vector_stores.memory("b", x),
+    "vector_stores.delete_memory": lambda u, x: u.vector_stores.delete_memory("b", x),
+    "vector_stores.page": lambda u, x: u.vector_stores.page("b", behind(x)),
+    "vector_stores.update": lambda u, x: u.vector_stores.update("b", store(x, name="mine")),
+    "vector_stores.touch": lambda u, x: u.vector_stores.touch("b", x, NOW + 1),
+    "vector_stores.delete": lambda u, x: u.vector_stores.delete("b", x),
+    "store_files.add": lambda u, x: put(u, x, "own"),
+    "store_files.add, file": lambda u, x: put(u, "own", x),
+    "store_files.get": lambda u, x: u.store_files.get("b", x, x),
+    "store_files.get, file": lambda u, x: u.store_files.get("b", "own", x),
+    "store_files.page": lambda u, x: u.store_files.page("b", x, EVERYTHING, status=None, batch_id=None),
+    "store_files.page, batch": lambda u, x: u.store_files.page("b", "own", EVERYTHING, status=None, batch_id=x),
+    "store_files.page, cursor": lambda u, x: u.store_files.page("b", "own", behind(x), status=None, batch_id=None),
+    "store_files.set_attributes": lambda u, x: u.store_files.set_attributes("b", x, x, {"mine": True}),
+    "store_files.remove": lambda u, x: u.store_files.remove("b", x, x),
+    "store_files.release": lambda u, x: u.store_files.release(job_of(x)),
+    "store_files.publish": lambda u, x: u.store_files.publish(job_of(x), chunks("mine"), 1),
+    "store_files.fail": lambda u, x: u.store_files.fail(job_of(x), IngestError("server_error", "mine")),
+    "file_batches.add, store": lambda u, x: u.file_batches.add("b", batch("new", x)),
+    "file_batches.get": lambda u, x: u.file_batches.get("b", x, x),
+    "file_batches.get, batch": lambda u, x: u.file_batches.get("b", "own", x),
+    "file_batches.cancel": lambda u, x: u.file_batches.cancel("b", x, x),
+    "file_batches.cancel, batch": lambda u, x: u.file_batches.cancel("b", "own", x),
+    "chunks.delta": lambda u, x: u.chunks.delta("b", store(x, head=5), 0, 5),
+    "chunks.append": lambda u, x: u.chunks.append("b", x, chunks("mine")),
+    "chunks.read": lambda u, x: u.chunks.read("b", x, [1, 2]),
+    "chunks.of_file": lambda u, x: u.chunks.of_file("b", x, x, 0, 5),
+    "chunks.allowed": lambda u, x: u.chunks.allowed("b", x, Comparison("ne", "k", "v")),
+    "chunks.vacuum": lambda u, x: u.chunks.vacuum("b", x, 0),
+    "chunks.replace_vectors": lambda u, x: u.chunks.replace_vectors("b", x, 1, {1: vectors()}),
+    "chunks.swap": lambda u, x: u.chunks.swap("b", x, 1, PIN),
 }
-"""Each by tenant b, with an id that is all of a conversation, an item, a response, a session, a turn and a completion of a."""
+"""Each by tenant b, with an id that is all of a conversation, an item, a response, a session, a turn, a completion, a file,
+a vector store and a batch of a."""
+
+
+async def put(uow: UnitOfWork, store_id: str, file_id: str) -> None:
+    await uow.store_files.add("b", store_id, [store_file(file_id, store_id)], most=MOST, most_waiting=MOST)
+
+
+def job_of(resource_id: str) -> IngestJob:
+    """What tenant b would have to be given, for one of tenant a's; with the ticket that `fill` has drawn."""
+    return IngestJob(
+        tenant="b",
+        store_id=resource_id,
+        file=file(resource_id),
+        chunking=Chunking(),
+        embedding=PIN,
+        attempt=1,
+        owner="process 1",
+        ticket=tickets[0],
+    )
+
+
+tickets = [0]
 
 
 async def chained(uow: UnitOfWork, previous: str) -> object:
@@ -95,6 +176,24 @@ async def fill(database: SqlDatabase) -> None:
         await uow.completions.add("a", completion("theirs"))
         await uow.conversations.add("b", conversation("own"), MOST)
         await uow.responses.add("b", response("own"), messages("mine"))
+    await fill_stores(database)
+
+
+async def fill_stores(database: SqlDatabase) -> None:
+    """Each tenant has a file in a store; that of tenant a is on its way once more, and there was a removal."""
+    for tenant, name in (("a", "theirs"), ("b", "own")):
+        await add_files(database, name, tenant=tenant)
+        await add_store(database, name, tenant)
+        async with database.writing() as uow:
+            await uow.file_batches.add(tenant, batch(name, name))
+    await put_in(database, "theirs", store_id="theirs", batch_id="theirs")
+    (job,) = await claim(database)
+    assert await publish(database, job, chunks("secret"))
+    await put_in(database, "theirs", store_id="theirs", batch_id="theirs")
+    (job,) = await claim(database)
+    tickets[0] = job.ticket
+    async with database.writing() as uow:
+        await uow.vector_stores.add("a", memory("memory", "theirs"), MOST)
 
 
 async def answer(database: SqlDatabase, call: Call, resource_id: str) -> Any:
@@ -127,6 +226,8 @@ async def test_every_method_of_a_tenant_was_asked(database: SqlDatabase) -> None
     new_or_of_all = {
         *("conversations.add", "conversations.delete_expired", "sessions.delete_expired", "responses.delete_events"),
         *("completions.add", "turns.renew", "turns.running", "keys.add", "keys.find", "keys.ensure_tenant"),
+        *("files.begin", "files.delete_expired", "vector_stores.delete_expired", "vector_stores.outdated"),
+        *("store_files.claim", "store_files.renew", "store_files.owners", "store_files.release_all"),
     }
     async with database.reading() as uow:
         methods = {
@@ -162,6 +263,7 @@ async def test_a_foreign_key_cannot_cross_tenants(database: SqlDatabase) -> None
         lambda u: u.sessions.add("b", session(), MOST),
         lambda u: u.turns.begin(turn(tenant="b"), NOW),
         lambda u: u.responses.add("b", response(conversation_id="conv_1"), ()),
+        lambda u: u.vector_stores.add("b", memory(), MOST),
     ]
     for call in calls:
         with pytest.raises(ServiceError, match="does not exist"):

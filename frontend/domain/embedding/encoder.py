@@ -13,11 +13,13 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from retrieval.chunking import Tokens
+
 PROBE_TEXT = "a"
 
 
 class EmbeddingEncoder:
-    """Built from a model's tokenizer.json. Immutable; `encode` releases the GIL and may run in threads."""
+    """Built from a model's tokenizer.json. Immutable; may be used in threads."""
 
     def __init__(self, tokenizer_json: str) -> None:
         spec: dict[str, Any] = json.loads(tokenizer_json)
@@ -43,6 +45,11 @@ class EmbeddingEncoder:
         """Ids of the text alone."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def tokens(self, text: str) -> Tokens:
+        """Ids of the text alone, each with the place of its characters."""
+        (encoding,) = self._tokenizer.encode_batch([text], add_special_tokens=False)  # `encode` keeps the GIL
+        return Tokens(encoding.ids, encoding.offsets)
 
     def frame(self, ids: Sequence[int]) -> list[int]:
         """The same with the control tokens that the model expects around a text."""
