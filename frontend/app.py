@@ -14,12 +14,16 @@ from frontend.api.chat.controller import ChatController
 from frontend.api.completions.controller import CompletionController
 from frontend.api.conversations.controller import ConversationController, ConversationItemController
 from frontend.api.embeddings.controller import EmbeddingController
+from frontend.api.files.controller import FileController
 from frontend.api.health.controller import HealthController
 from frontend.api.metrics.controller import MetricsController
 from frontend.api.models.controller import ModelController
 from frontend.api.profiles.controller import ProfileController
 from frontend.api.responses.controller import ResponseController
 from frontend.api.sessions.controller import SessionController
+from frontend.api.vector_stores.batches_controller import FileBatchController
+from frontend.api.vector_stores.controller import VectorStoreController
+from frontend.api.vector_stores.files_controller import StoreFileController
 from frontend.http import openapi, options
 from frontend.http.access_log import AccessLog
 from frontend.http.auth import require_key
@@ -37,11 +41,13 @@ CONTROLLERS = [
     ConversationController,
     ConversationItemController,
     SessionController,
+    FileController,
     ModelController,
     ProfileController,
     HealthController,
     MetricsController,
 ]
+WITH_EMBEDDER = [EmbeddingController, VectorStoreController, StoreFileController, FileBatchController]
 
 
 def create_app(
@@ -58,7 +64,7 @@ def create_app(
     schemas = openapi.StructSchemas()
     app = Litestar.from_config(
         AppConfig(
-            route_handlers=[*CONTROLLERS, *([EmbeddingController] if settings.embedder.enabled else [])],
+            route_handlers=[*CONTROLLERS, *(WITH_EMBEDDER if settings.embedder.enabled else [])],
             lifespan=[lifespan],
             dependencies=providers(),
             guards=[require_key],

@@ -20,26 +20,34 @@ from frontend.domain.ports import Embedder, Engine, HotState
 from frontend.domain.profiles import Profiles
 from frontend.domain.seal import Seal
 from frontend.domain.storage import Database
+from frontend.retrieval_runtime import assemble_retrieval
 from frontend.services.api_keys import ApiKeyService, read_pepper
 from frontend.services.chat import ChatService
 from frontend.services.completions import CompletionService
 from frontend.services.context.builder import ContextBuilder
 from frontend.services.context.summaries import SummaryService
-from frontend.services.conversations import ConversationService
+from frontend.services.conversations import ConversationService, Forget
 from frontend.services.embeddings import EmbeddingService
 from frontend.services.expiry import Expiry
+from frontend.services.file_search import FileSearchService
+from frontend.services.files import FileService
 from frontend.services.generate import Generator
 from frontend.services.health import HealthService
+from frontend.services.lookups import Lookups
+from frontend.services.memory.service import MemoryService
 from frontend.services.models import ModelService
 from frontend.services.previews import Previews
 from frontend.services.responses.background import BackgroundRuns
 from frontend.services.responses.compaction import Compactor
 from frontend.services.responses.maker import ResponseMaker
 from frontend.services.responses.service import ResponseService
+from frontend.services.search import SearchService
 from frontend.services.sessions import SessionService
+from frontend.services.store_files import StoreFileService
 from frontend.services.stored_completions import StoredCompletionService
 from frontend.services.tokenize import Tokenizer
 from frontend.services.turns import TurnKeeper
+from frontend.services.vector_stores import VectorStoreService
 from frontend.services.windows import Windows
 from frontend.settings import Settings, SettingsError
 from frontend.triton.embedder import open_embedder
@@ -66,8 +74,12 @@ class Runtime(msgspec.Struct, frozen=True):
     conversations: ConversationService
     sessions: SessionService
     seal: Seal
+    files: FileService
     embeddings: EmbeddingService | None
-    """None without an embedding model."""
+    """None without an embedding model, as the next three."""
+    vector_stores: VectorStoreService | None
+    store_files: StoreFileService | None
+    search: SearchService | None
     health: HealthService
 
 
@@ -112,22 +124,28 @@ async def assemble(
     generator = Generator(engine, encoder.vocab_size, renderer.end_of_turn)
     embedding = None if embedder is None else embedding_card.read(embedder_folder(settings), settings.embedder.model)
     models = ModelService(card, min(settings.engine.max_model_len, card.context_tokens), embedding)
-    embeddings = None
+    embeddings, retrieval = None, None
     if embedder is not None and embedding is not None:
         vocabulary = EmbeddingEncoder.from_folder(embedder_folder(settings))
         inline_chars = settings.limits.tokenize_inline_chars
         embeddings = EmbeddingService(models, embedding, vocabulary, embedder, threads, inline_chars)
+        retrieval = assemble_retrieval(settings, database, embeddings, tokenizer, threads)
+    memory = retrieval.memory if retrieval else None
+    remember = memory.after_turn if memory else no_memory
     named = load_profiles(settings)
     lasting = settings.conversations
     contexts = ContextBuilder(tokenizer, settings.context)
-    previews = Previews(database, state, models, named, contexts)
-    conversations = ConversationService(database, named, lasting, preview=previews.of, forget=state.drop_window)
+    file_search = FileSearchService(retrieval.search, tokenizer, settings.retrieval) if retrieval else None
+    lookups = Lookups(file_search, memory, settings.retrieval)
+    previews = Previews(database, state, models, named, contexts, lookups)
+    forget = forgetting(state, memory)
+    conversations = ConversationService(database, named, lasting, preview=previews.of, forget=forget, remember=remember)
     sessions = SessionService(database, conversations, lasting)
     keeper = TurnKeeper(database, state, lease_s=lasting.lease_s, most_items=lasting.most_items)
     background = BackgroundRuns(
         database, most_per_tenant=lasting.background_per_tenant, drain_s=settings.http.drain_timeout_s
     )
-    summaries = SummaryService(database, state, contexts, tokenizer, generator)
+    summaries = SummaryService(database, state, contexts, tokenizer, generator, remember=remember)
     windows = Windows(database, state, conversations)
     maker = ResponseMaker(
         database=database,
@@ -139,9 +157,14 @@ async def assemble(
         generator=generator,
         keeper=keeper,
         summaries=summaries,
+        lookups=lookups,
     )
-    expiry = Expiry(database, events_s=lasting.events_s, forget=state.drop_window)
-    async with keeper.running(), expiry.running(), summaries.running(), background.running():
+    forget_store = retrieval.search.forget if retrieval else None
+    expiry = Expiry(database, events_s=lasting.events_s, forget=forget, forget_store=forget_store)
+    async with AsyncExitStack() as stack:
+        of_documents = [retrieval.running()] if retrieval is not None else []
+        for work in (keeper.running(), expiry.running(), *of_documents, summaries.running(), background.running()):
+            await stack.enter_async_context(work)
         yield Runtime(
             settings=settings,
             engine=engine,
@@ -160,6 +183,7 @@ async def assemble(
                 generator=generator,
                 keeper=keeper,
                 summaries=summaries,
+                lookups=lookups,
                 max_messages=settings.limits.messages,
             ),
             stored_completions=StoredCompletionService(database, models),
@@ -168,9 +192,28 @@ async def assemble(
             conversations=conversations,
             sessions=sessions,
             seal=Seal(pepper),
+            files=FileService(database, settings.retrieval),
             embeddings=embeddings,
+            vector_stores=retrieval.vector_stores if retrieval else None,
+            store_files=retrieval.store_files if retrieval else None,
+            search=retrieval.search if retrieval else None,
             health=HealthService(engine, database, state),
         )
+
+
+def no_memory(tenant: str, conversation_id: str) -> None:
+    """Without an embedding model nothing is remembered."""
+
+
+def forgetting(state: HotState, memory: MemoryService | None) -> Forget:
+    """Takes a conversation that is gone out of what this process and Valkey hold of it."""
+
+    async def forget(tenant: str, conversation_id: str) -> None:
+        await state.drop_window(tenant, conversation_id)
+        if memory is not None:
+            await memory.forget(tenant, conversation_id)
+
+    return forget
 
 
 def load_profiles(settings: Settings) -> Profiles:

@@ -199,6 +199,37 @@ class ConversationSettings(Group, frozen=True):
     background_per_tenant: Annotated[int, Meta(ge=1, description="Background responses of one tenant and process")] = 32
 
 
+class RetrievalSettings(Group, frozen=True):
+    """Files, vector stores, file search and what conversations recall."""
+
+    max_file: Annotated[ByteSize, Meta(description="Largest uploaded file, bytes")] = ByteSize(512 * 2**20)
+    files_per_tenant: Annotated[int, Meta(ge=1, description="Files of one tenant")] = 10_000
+    bytes_per_tenant: Annotated[ByteSize, Meta(description="All files of one tenant, bytes")] = ByteSize(10 * 2**30)
+    stores_per_tenant: Annotated[int, Meta(ge=1, description="Vector stores of one tenant")] = 1_000
+    files_per_store: Annotated[int, Meta(ge=1, description="Files of one vector store")] = 10_000
+    waiting_per_tenant: Annotated[
+        int, Meta(ge=1, description="Files of one tenant that wait to be put into stores")
+    ] = 10_000
+    max_text: Annotated[int, Meta(ge=1, description="Longest text of one file, characters")] = 20_000_000
+    parse_timeout_s: Annotated[float, Meta(gt=0, description="How long reading one file may take, seconds")] = 120.0
+    parse_memory: Annotated[ByteSize, Meta(description="Memory of the process that reads a file")] = ByteSize(2**30)
+    workers: Annotated[int, Meta(ge=0, description="Files put into stores at once, by one frontend process")] = 2
+    lease_s: Annotated[
+        float, Meta(gt=0, description="A file whose process has vanished is begun anew after so long, seconds")
+    ] = 30.0
+    attempts: Annotated[int, Meta(ge=1, description="Processes that may die over one file before it has failed")] = 3
+    context_tokens: Annotated[
+        int, Meta(ge=0, description="Passages in a prompt, tokens; at most a quarter of the window")
+    ] = 2048
+    memory_tokens: Annotated[
+        int, Meta(ge=0, description="What a conversation recalls in a prompt, tokens; at most an eighth of the window")
+    ] = 1024
+    score_threshold: Annotated[
+        float,
+        Meta(ge=0, le=1, description="File search puts no passage that is less alike into a prompt, cosine"),
+    ] = 0.2
+
+
 class MemorySettings(Group, frozen=True):
     """Shares of memory_limit that are not the model's. The start shows the whole sum, and refuses one that is too large."""
 
@@ -280,6 +311,7 @@ class Settings(Group, frozen=True):
     sql: SqlSettings = SqlSettings()
     context: ContextSettings = ContextSettings()
     conversations: ConversationSettings = ConversationSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
     memory: MemorySettings = MemorySettings()
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()

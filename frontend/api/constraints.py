@@ -40,18 +40,20 @@ class Only(msgspec.Struct, frozen=True, kw_only=True):
 Wanted = Literal["none", "auto", "required"] | Only | None
 
 
-def offered(functions: Sequence[Function], wanted: Wanted, inner: str, budget: Budget) -> list[Tool]:
+def offered(functions: Mapping[int, Function], wanted: Wanted, inner: str, budget: Budget) -> list[Tool]:
     """What the model is told of. With tool_choice "none" that is nothing. Raises InvalidRequest.
 
+    `functions`: by their places among the tools.
     `inner`: where a function is in its tool, ".function" in chats.
     """
     if wanted == "none":
         return []
-    tools = [tool(each, f"tools[{i}]{inner}", budget) for i, each in enumerate(functions)]
-    names = [each.name for each in tools]
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise InvalidRequest(f"There are two tools {name!r}.", param=f"tools[{i}]{inner}.name")
+    tools = [tool(each, f"tools[{i}]{inner}", budget) for i, each in functions.items()]
+    names: set[str] = set()
+    for i, each in zip(functions, tools, strict=True):
+        if each.name in names:
+            raise InvalidRequest(f"There are two tools {each.name!r}.", param=f"tools[{i}]{inner}.name")
+        names.add(each.name)
     return tools
 
 

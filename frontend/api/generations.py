@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 
 import msgspec
 
 from frontend.api.parameters import PromptTokensDetails, UsageBody
 from frontend.domain import ids
+from frontend.domain.citations import FileCitation
 from frontend.domain.errors import Internal
 from frontend.domain.generation import ChoiceDelta, FinishReason, TokenLogprobs, Usage
 from frontend.domain.tools import ToolCall
@@ -52,6 +53,7 @@ class Collected(msgspec.Struct, frozen=True):
     logprobs: list[TokenLogprobs] | None
     finish_reason: FinishReason
     calls: list[ToolCall]
+    citations: Sequence[FileCitation]
 
 
 async def collect(reply: Reply) -> tuple[list[Collected], Usage]:
@@ -71,7 +73,9 @@ def whole(index: int, deltas: list[ChoiceDelta]) -> Collected:
     if finish is None:
         raise Internal("The engine ended a choice without a reason.")
     logprobs = [p for delta in deltas for p in delta.logprobs or ()] if deltas[-1].logprobs is not None else None
-    return Collected(index, "".join(delta.text for delta in deltas), logprobs, finish, calls(deltas))
+    return Collected(
+        index, "".join(delta.text for delta in deltas), logprobs, finish, calls(deltas), deltas[-1].citations
+    )
 
 
 def calls(deltas: Iterable[ChoiceDelta]) -> list[ToolCall]:

@@ -47,19 +47,22 @@ def placed(message: str, where: str) -> str:
 
 
 def schema_of(kinds: Iterable[type]) -> dict[str, Any]:
-    """JSON schema of any one of them, without references: it stands where none can be resolved."""
+    """JSON schema of any one of them, without references: it stands where none can be resolved.
+
+    What is made of itself (a filter of filters) is told of once; inside it, it is any object.
+    """
     schemas, components = msgspec.json.schema_components(kinds, ref_template="{name}")
 
-    def inlined(node: Any) -> Any:
+    def inlined(node: Any, within: frozenset[str]) -> Any:
         if isinstance(node, list):
-            return [inlined(each) for each in node]
+            return [inlined(each, within) for each in node]
         if not isinstance(node, dict):
             return node
-        if "$ref" in node:
-            return inlined(components[node["$ref"]])
-        return {key: inlined(value) for key, value in node.items() if key != "discriminator"}
+        if (name := node.get("$ref")) is not None:
+            return {"type": "object"} if name in within else inlined(components[name], within | {name})
+        return {key: inlined(value, within) for key, value in node.items() if key != "discriminator"}
 
-    return {"anyOf": [without_nulls(schema) for schema in inlined(list(schemas))]}
+    return {"anyOf": [without_nulls(schema) for schema in inlined(list(schemas), frozenset())]}
 
 
 def without_nulls(schema: dict[str, Any]) -> dict[str, Any]:

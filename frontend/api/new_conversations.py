@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from frontend.api.file_search import StoreId
 from frontend.api.items.mapping import to_items
 from frontend.api.items.schema import InputItem
 from frontend.domain.conversations import ContextSettings, ExpiresAfter
 from frontend.domain.seal import TenantSeal
 from frontend.services.conversations import NewConversation
+from frontend.services.search import MOST_STORES
 
 Seconds = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 ProfileName = Annotated[str, Meta(min_length=1, max_length=80)]
@@ -32,9 +34,11 @@ class ContextSwitches(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Put in passages of attached documents where they fit the question."""
     budget_tokens: Seconds | UnsetType | None = UNSET
     """Most tokens of a prompt; null: what the window leaves."""
+    vector_store_ids: Annotated[list[StoreId], Meta(max_length=MOST_STORES)] | UnsetType = UNSET
+    """Stores that each turn is looked up in; empty: none."""
 
     @property
-    def values(self) -> Mapping[str, bool | int | None]:
+    def values(self) -> Mapping[str, bool | int | list[str] | None]:
         """Of what was sent."""
         return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
 

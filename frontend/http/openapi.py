@@ -6,7 +6,8 @@ is every bound inside a list, a union or an object, and that unknown fields are 
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import msgspec
 from litestar import Litestar
@@ -19,6 +20,7 @@ from litestar.openapi.spec import (
     OpenAPIType,
     Operation,
     PathItem,
+    RequestBody,
     Schema,
     SecurityScheme,
 )
@@ -59,7 +61,10 @@ class StructSchemas(OpenAPISchemaPlugin):
         return not field_definition.is_union and field_definition.is_subclass_of(msgspec.Struct)
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: object) -> Schema:
-        struct = field_definition.annotation
+        return self.reference(field_definition.annotation)
+
+    def reference(self, struct: type[msgspec.Struct]) -> StructReference:
+        """Raises ValueError if another body has its name."""
         if self._asked.setdefault(struct.__name__, struct) is not struct:
             raise ValueError(f"two bodies are called {struct.__name__}; the page needs a name for each")
         return StructReference(struct)
@@ -68,6 +73,20 @@ class StructSchemas(OpenAPISchemaPlugin):
         """The schemas of all that was asked for, and of what they are made of."""
         _, schemas = msgspec.json.schema_components(self._asked.values(), ref_template=REFERENCE)
         return schemas
+
+
+def form_of(struct: type[msgspec.Struct]) -> type[Operation]:
+    """The operation of a handler that reads a form by itself (frontend/http/multipart.py); `struct`: its fields."""
+
+    @dataclass
+    class FormOperation(Operation):
+        form: ClassVar[type[msgspec.Struct]] = struct
+
+        def __post_init__(self) -> None:
+            media = OpenAPIMediaType(schema=StructReference(struct))
+            self.request_body = RequestBody(content={"multipart/form-data": media}, required=True)
+
+    return FormOperation
 
 
 def config() -> OpenAPIConfig:
@@ -91,6 +110,8 @@ def complete(app: Litestar, schemas: StructSchemas) -> None:
     for route in app.routes:
         if isinstance(route, HTTPRoute) and (item := page.paths.get(route.path_format)):
             for method, (handler, _) in route.route_handler_map.items():
+                if form := getattr(handler.operation_class, "form", None):
+                    schemas.reference(form)
                 if operation := operation_of(item, method):
                     add_failures(operation, public=is_public(handler))
                     if may_stream(handler):

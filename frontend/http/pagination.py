@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from typing import Annotated, Any
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
+import msgspec
 from litestar import Request
 from litestar.di import Provide
 from litestar.params import QueryParameter
@@ -14,7 +15,9 @@ from litestar.params import QueryParameter
 from frontend.domain.conversations import Order, PageRequest
 from frontend.domain.errors import InvalidRequest
 
+T = TypeVar("T")
 MOST = 100
+MOST_OF_A_LONG_LIST = 10_000
 MOST_FIELDS = 64
 """Fields of a query string that is looked into."""
 MOST_KEYS, MOST_KEY_CHARS, MOST_VALUE_CHARS = 16, 64, 512
@@ -25,6 +28,11 @@ METADATA = re.compile(r"metadata\[(.+)\]", re.DOTALL)
 Limit = Annotated[int, QueryParameter(ge=1, le=MOST, description=f"How many, at most {MOST}.")]
 Sorting = Annotated[Order, QueryParameter(description="By creation: asc is oldest first.")]
 After = Annotated[str | None, QueryParameter(pattern=ID, description="The id that the page before ended with.")]
+Before = Annotated[str | None, QueryParameter(pattern=ID, description="The id that the page behind began with.")]
+LongLimit = Annotated[
+    int,
+    QueryParameter(name="limit", ge=1, le=MOST_OF_A_LONG_LIST, description=f"How many, at most {MOST_OF_A_LONG_LIST}."),
+]
 
 
 def page_of(*, limit: int = 20, order: Order = "desc") -> Provide:
@@ -33,6 +41,41 @@ def page_of(*, limit: int = 20, order: Order = "desc") -> Provide:
 
     def page(limit: Limit = default_limit, order: Sorting = default_order, after: After = None) -> PageRequest:
         return PageRequest(after=after, limit=limit, order=order)
+
+    return Provide(page, sync_to_thread=False)
+
+
+def long_page_of() -> Provide:
+    """The same for a list that OpenAI shows 10,000 of, unless it is asked for less."""
+
+    def page(limit: LongLimit = MOST_OF_A_LONG_LIST, order: Sorting = "desc", after: After = None) -> PageRequest:
+        return PageRequest(after=after, limit=limit, order=order)
+
+    return Provide(page, sync_to_thread=False)
+
+
+class Turned(msgspec.Struct, frozen=True):
+    """A page of a list that can be gone through in both directions."""
+
+    request: PageRequest
+    """Of what is to be read: of the other order, if the page is that before a place."""
+    backwards: bool
+
+    def shown(self, data: Sequence[T]) -> Sequence[T]:
+        """What was read, in the order that was asked for."""
+        return data[::-1] if self.backwards else data
+
+
+def turned_page_of() -> Provide:
+    """A dependency on a Turned: `limit`, `order`, and `after` or `before`."""
+
+    def page(limit: Limit = 20, order: Sorting = "desc", after: After = None, before: Before = None) -> Turned:
+        if before is None:
+            return Turned(PageRequest(after=after, limit=limit, order=order), backwards=False)
+        if after is not None:
+            raise InvalidRequest("'after' and 'before' cannot be given together.", param="before")
+        other: Order = "asc" if order == "desc" else "desc"
+        return Turned(PageRequest(after=before, limit=limit, order=other), backwards=True)
 
     return Provide(page, sync_to_thread=False)
 

@@ -16,7 +16,7 @@ from frontend.domain.conversations import PageRequest, Window
 from frontend.domain.errors import ConversationLocked, InvalidRequest
 from frontend.domain.generation import ChoiceDelta, Constraint, GenerationDelta, Sampling
 from frontend.domain.hermes.tool_calls import ToolCallParser
-from frontend.domain.items import Item
+from frontend.domain.items import FileSearchResult, Item
 from frontend.domain.messages import Chat, Message
 from frontend.domain.principal import Principal
 from frontend.domain.profiles import Profile, Profiles
@@ -24,10 +24,14 @@ from frontend.domain.storage import Database
 from frontend.domain.tools import Tool, ToolCallDelta, ToolChoice
 from frontend.services import chat_history
 from frontend.services.chat_run import Begun, ConversationReply
+from frontend.services.citations import cite
 from frontend.services.context.builder import ContextBuilder
 from frontend.services.context.summaries import SummaryService
+from frontend.services.file_search import FileSearch
 from frontend.services.generate import Generator, Reply
+from frontend.services.lookups import LookedUp, Lookups
 from frontend.services.models import Model, ModelService
+from frontend.services.responses.narrator import Narrator
 from frontend.services.sessions import SessionService
 from frontend.services.tokenize import Tokenizer
 from frontend.services.turns import Stale, TurnKeeper
@@ -58,6 +62,8 @@ class ChatTurn(msgspec.Struct, frozen=True, kw_only=True):
     tools: Sequence[Tool] = ()
     tool_choice: ToolChoice | None = None
     """None: no tool may be called."""
+    file_search: FileSearch | None = None
+    """What the request itself wants searched."""
     json_format: JsonFormat | None = None
     profile: str | None = None
     conversation_id: str | None = None
@@ -73,6 +79,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     given: Sequence[Item]
     """To be kept with the answer."""
     task: ContextTask
+    looked_up: LookedUp
     context: Context
     reply: Reply
 
@@ -91,6 +98,7 @@ class ChatService:
         generator: Generator,
         keeper: TurnKeeper,
         summaries: SummaryService,
+        lookups: Lookups,
         max_messages: int,
     ) -> None:
         self._database = database
@@ -103,6 +111,7 @@ class ChatService:
         self._generator = generator
         self._keeper = keeper
         self._summaries = summaries
+        self._lookups = lookups
         self._max_messages = max_messages
 
     async def open(self, turn: ChatTurn, principal: Principal, traceparent: str | None) -> Reply | ConversationReply:
@@ -113,8 +122,11 @@ class ChatService:
         turn = await self._with_conversation(turn, principal.tenant)
         if turn.conversation_id is None:
             profile = self._profiles.get(turn.profile or principal.profile)
-            prompt_ids = await self._tokenizer.chat(chat(turn, profile))
-            return self._reply(turn, model, profile, prompt_ids, principal, traceparent)
+            looked_up = await self._lookups.of_messages(
+                principal.tenant, turn.file_search, turn.messages, model.max_model_len
+            )
+            prompt_ids = await self._tokenizer.chat(chat(turn, profile, looked_up.retrieval))
+            return self._reply(turn, model, profile, prompt_ids, looked_up, principal, traceparent)
         if turn.sampling.n != 1:
             raise InvalidRequest("A conversation goes on with one choice: 'n' must be 1.", param="n")
         prepared = await self._prepare(turn, model, turn.conversation_id, principal, traceparent)
@@ -127,6 +139,7 @@ class ChatService:
         model: Model,
         profile: Profile,
         prompt_ids: Sequence[int],
+        looked_up: LookedUp,
         principal: Principal,
         traceparent: str | None,
     ) -> Reply:
@@ -142,9 +155,12 @@ class ChatService:
             principal=principal,
             traceparent=traceparent,
         )
-        if turn.tool_choice is None:
-            return reply
-        return msgspec.structs.replace(reply, deltas=with_calls(reply.deltas, reply.n))
+        deltas = reply.deltas
+        if turn.tool_choice is not None:
+            deltas = with_calls(deltas, reply.n)
+        if looked_up.found is not None and turn.json_format is None:
+            deltas = with_citations(deltas, reply.n, looked_up.found.passages)
+        return msgspec.structs.replace(reply, deltas=deltas, degraded=looked_up.degraded)
 
     async def _with_conversation(self, turn: ChatTurn, tenant: str) -> ChatTurn:
         """The turn with its session's conversation."""
@@ -162,10 +178,13 @@ class ChatService:
         window = await self._windows.of(principal.tenant, conversation_id, "conversation")
         profile = self._profiles.get(turn.profile or window.conversation.profile or principal.profile)
         given = chat_history.items_of(await self._new(turn.messages, window, principal.tenant))
-        task = context_task(turn, model, window, profile, given)
+        looked_up = await self._lookups.of_turn(principal.tenant, turn.file_search, window, given, model.max_model_len)
+        task = context_task(turn, model, window, profile, given, looked_up)
         context = await self._contexts.build(task)
-        reply = self._reply(turn, model, profile, context.prompt_ids, principal, traceparent)
-        return Prepared(model=model, window=window, given=given, task=task, context=context, reply=reply)
+        reply = self._reply(turn, model, profile, context.prompt_ids, looked_up, principal, traceparent)
+        return Prepared(
+            model=model, window=window, given=given, task=task, looked_up=looked_up, context=context, reply=reply
+        )
 
     async def _new(self, sent: Sequence[Message], window: Window, tenant: str) -> Sequence[Message]:
         """Those that the conversation does not hold. Raises InvalidRequest."""
@@ -191,7 +210,8 @@ class ChatService:
             window, trim = prepared.window, prepared.context.trim
             try:
                 begun = await self._keeper.begin(tenant, turn.id, items=prepared.given, window=window, trim=trim)
-                return Begun(begun, prepared.reply, partial(self._after_turn, prepared, tenant))
+                narrator = Narrator(prepared.looked_up.found, cites=turn.json_format is None)
+                return Begun(begun, prepared.reply, narrator, partial(self._after_turn, prepared, tenant))
             except Stale:
                 prepared = await self._prepare(turn, prepared.model, conversation_id, principal, traceparent)
         raise ConversationLocked
@@ -205,11 +225,14 @@ class ChatService:
             context=prepared.context,
             answer_tokens=answer_tokens,
         )
+        self._lookups.after_turn(tenant, prepared.window.conversation.id)
 
 
-def context_task(turn: ChatTurn, model: Model, window: Window, profile: Profile, given: Sequence[Item]) -> ContextTask:
+def context_task(
+    turn: ChatTurn, model: Model, window: Window, profile: Profile, given: Sequence[Item], looked_up: LookedUp
+) -> ContextTask:
     """Raises InvalidRequest if nothing is given, and there is no question that could be asked again."""
-    asked, history = given, window.history
+    asked, history, switches = given, window.history, window.conversation.context
     if not given:
         again = chat_history.asked_again(turn.messages, window)
         asked, history = [stored.item for stored in again], [s for s in history if s.seq < again[0].seq]
@@ -219,19 +242,22 @@ def context_task(turn: ChatTurn, model: Model, window: Window, profile: Profile,
         tools=turn.tools,
         json_schema=turn.json_format.schema if turn.json_format else None,
         max_output_tokens=turn.sampling.max_tokens,
-        switches=window.conversation.context,
+        switches=msgspec.structs.replace(switches, retrieval=switches.retrieval or turn.file_search is not None),
         trim=window.conversation.trim,
         pinned=window.pinned,
         history=history,
         input=asked,
+        memory=looked_up.memory,
+        retrieval=looked_up.retrieval,
         input_param="messages",
     )
 
 
-def chat(turn: ChatTurn, profile: Profile) -> Chat:
+def chat(turn: ChatTurn, profile: Profile, found: Sequence[str]) -> Chat:
+    """`found`: texts that stand behind the messages."""
     system = [Message("system", profile.system)] if profile.system is not None else []
     return Chat(
-        messages=[*system, *turn.messages],
+        messages=[*system, *turn.messages, *(Message("system", text) for text in found)],
         tools=turn.tools,
         tool_style=profile.tool_style,
         json_schema=turn.json_format.schema if turn.json_format and profile.json_prompt else None,
@@ -261,6 +287,23 @@ async def with_calls(deltas: AsyncGenerator[GenerationDelta, None], n: int) -> A
     async with aclosing(deltas):
         async for delta in deltas:
             choices = [piece for choice in delta.choices for piece in parsed(choice, parsers[choice.index])]
+            yield msgspec.structs.replace(delta, choices=choices)
+
+
+async def with_citations(
+    deltas: AsyncGenerator[GenerationDelta, None], n: int, passages: Sequence[FileSearchResult]
+) -> AsyncGenerator[GenerationDelta, None]:
+    """The same generation; what ends a choice has the citations of all its text."""
+    texts: list[list[str]] = [[] for _ in range(n)]
+    async with aclosing(deltas):
+        async for delta in deltas:
+            choices = []
+            for choice in delta.choices:
+                texts[choice.index].append(choice.text)
+                if choice.finish_reason is not None:
+                    cited = cite("".join(texts[choice.index]), passages)
+                    choice = msgspec.structs.replace(choice, citations=cited)
+                choices.append(choice)
             yield msgspec.structs.replace(delta, choices=choices)
 
 

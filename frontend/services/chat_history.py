@@ -14,6 +14,7 @@ from frontend.domain.conversations import Window
 from frontend.domain.errors import InvalidRequest
 from frontend.domain.items import (
     CompactionItem,
+    FileSearchCallItem,
     FunctionCallItem,
     FunctionOutputItem,
     InputText,
@@ -51,7 +52,9 @@ class Comparison:
     def read(self, stored: Iterable[StoredItem]) -> None:
         """The next items. Raises InvalidRequest at the first difference."""
         for each in stored:
-            if isinstance(each.item, CompactionItem):  # stands for others, and no client knows of it
+            if isinstance(
+                each.item, CompactionItem | FileSearchCallItem
+            ):  # no message, and no client of chats knows of it
                 continue
             if self._group and not belong_together(self._group[-1].item, each.item):
                 self._compare()
@@ -168,7 +171,9 @@ def belong_together(before: Item, item: Item) -> bool:
 
 
 def is_assistants(item: Item) -> bool:
-    return isinstance(item, FunctionCallItem) or (isinstance(item, MessageItem) and item.role == "assistant")
+    return isinstance(item, FunctionCallItem | FileSearchCallItem) or (
+        isinstance(item, MessageItem) and item.role == "assistant"
+    )
 
 
 def is_cut(item: Item) -> bool:
@@ -186,6 +191,8 @@ def message_of(item: Item) -> Message:
             return Message("tool", item.text, tool_call_id=item.call_id)
         case CompactionItem():
             return Message("system", item.summary)
+        case FileSearchCallItem():
+            return Message("assistant", "")
 
 
 def items_of(messages: Sequence[Message]) -> list[Item]:

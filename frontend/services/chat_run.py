@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 
 import msgspec
@@ -12,6 +12,7 @@ import structlog
 from frontend.domain.errors import Internal, ServiceError
 from frontend.domain.generation import FinishReason, GenerationDelta
 from frontend.domain.items import FunctionCallItem, Item, ItemStatus
+from frontend.domain.responses import ResponseEvent
 from frontend.services.generate import Reply
 from frontend.services.models import Model
 from frontend.services.responses.narrator import Narrator
@@ -25,6 +26,7 @@ class Begun(msgspec.Struct, frozen=True):
 
     turn: OpenTurn
     reply: Reply
+    narrator: Narrator
     when_stored: Callable[[int], None]
     """Is told the answer's length in tokens."""
 
@@ -39,6 +41,7 @@ class ConversationReply:
         """`begin` raises what the first delta is to raise."""
         self.model: Model = prepared.model
         self.prompt_tokens = prepared.prompt_tokens
+        self.degraded = prepared.degraded
         self.deltas = self._run()
         self._begin = begin
         self._keeper = keeper
@@ -52,11 +55,14 @@ class ConversationReply:
         """
         begun = await self._begin()
         open_turn: OpenTurn | None = begun.turn
-        self.prompt_tokens = begun.reply.prompt_tokens
+        self.prompt_tokens, self.degraded = begun.reply.prompt_tokens, begun.reply.degraded
+        self._narrator = begun.narrator
         heard = False
         try:
             async with aclosing(begun.reply.deltas) as deltas:
                 async for delta in deltas:
+                    if not heard:
+                        exhaust(self._narrator.search())
                     heard = True
                     finish = self._hear(delta)
                     if finish is not None and open_turn is not None:
@@ -80,8 +86,7 @@ class ConversationReply:
         for choice in delta.choices:
             finish = choice.finish_reason
             self._completion_tokens += choice.num_tokens
-            for _ in self._narrator.feed(choice):
-                pass
+            exhaust(self._narrator.feed(choice))
         return finish
 
     async def _leave(self, turn: OpenTurn, heard: bool) -> None:
@@ -102,10 +107,15 @@ class ConversationReply:
         A text that max_tokens has cut is complete: its client has got all of it, and may ask to go on. A call is not one to
         make unless the model has ended its turn with it: only then must a result follow.
         """
-        for _ in self._narrator.close("incomplete" if finish is None else "completed"):
-            pass
+        exhaust(self._narrator.close("incomplete" if finish is None else "completed"))
         calls: ItemStatus = "completed" if finish == "tool_calls" else "incomplete"
         return [
             msgspec.structs.replace(item, status=calls) if isinstance(item, FunctionCallItem) else item
             for item in self._narrator.output
         ]
+
+
+def exhaust(events: Iterator[ResponseEvent]) -> None:
+    """Only the items that they lead to are of use here."""
+    for _ in events:
+        pass

@@ -23,6 +23,7 @@ from frontend.domain.principal import Principal
 from frontend.domain.profiles import Profiles
 from frontend.domain.storage import Database, Turn, UnitOfWork
 from frontend.services.added_items import no_call, plausible, resolved, unanswerable
+from frontend.services.memory.removal import drop_if_in_memory
 from frontend.services.process import this_process
 from frontend.services.resource_ids import could_be
 from frontend.settings import ConversationSettings
@@ -45,7 +46,7 @@ class ConversationChange(msgspec.Struct, frozen=True, kw_only=True):
 
     metadata: Mapping[str, str] | UnsetType = UNSET
     expires_after: ExpiresAfter | UnsetType | None = UNSET
-    context: Mapping[str, bool | int | None] = {}
+    context: Mapping[str, bool | int | Sequence[str] | None] = {}
     """Values of ContextSettings by their names."""
     profile: str | UnsetType | None = UNSET
 
@@ -70,6 +71,8 @@ Previewer = Callable[[str, Conversation, Sequence[Item], str | None], Awaitable[
 """Of a tenant's conversation, the input of its next turn and the key's profile; changes nothing."""
 Forget = Callable[[str, str], Awaitable[None]]
 """Takes a tenant's conversation out of every cache, if it can; does not raise."""
+Remember = Callable[[str, str], None]
+"""Brings the memory of a tenant's conversation up to date, in the background."""
 
 
 class ConversationService:
@@ -81,6 +84,7 @@ class ConversationService:
         *,
         preview: Previewer,
         forget: Forget,
+        remember: Remember = lambda tenant, conversation_id: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
@@ -88,6 +92,7 @@ class ConversationService:
         self._settings = settings
         self._preview = preview
         self._forget = forget
+        self._remember = remember
         self._clock = clock
         self._owner = this_process()
 
@@ -100,6 +105,7 @@ class ConversationService:
         """The same, as a part of `uow`."""
         if new.profile is not None:
             self._profiles.get(new.profile)
+        await check_stores(uow, tenant, new.context.vector_store_ids)
         items = await resolved(uow, tenant, new.items)
         if missing := unanswerable(items):
             raise no_call(missing)
@@ -143,6 +149,8 @@ class ConversationService:
         async with self._database.writing() as uow:
             before = await self.find(uow, tenant, conversation_id)
             after = changed(before, change)
+            if "vector_store_ids" in change.context:
+                await check_stores(uow, tenant, after.context.vector_store_ids)
             await uow.conversations.update(tenant, after)
             return after
 
@@ -180,7 +188,11 @@ class ConversationService:
     async def delete_item(self, tenant: str, conversation_id: str, item_id: str) -> Conversation:
         """Raises NotFound, ConversationLocked."""
         async with self._between_turns(tenant, conversation_id) as (uow, _):
-            return await uow.items.delete(tenant, conversation_id, plausible(item_id))
+            stored = await uow.items.get(tenant, conversation_id, plausible(item_id))
+            conversation = await uow.items.delete(tenant, conversation_id, item_id)
+            await drop_if_in_memory(uow, tenant, conversation_id, stored.seq)
+        self._remember(tenant, conversation_id)
+        return conversation
 
     async def preview(self, principal: Principal, conversation_id: str, text: str | None) -> Preview:
         """What the next turn's prompt would hold, with `text` as its question. Raises NotFound, ContextLengthExceeded."""
@@ -244,6 +256,14 @@ class ConversationService:
 
     def _has_expired(self, conversation: Conversation) -> bool:
         return conversation.expires_at is not None and conversation.expires_at <= self._clock()
+
+
+async def check_stores(uow: UnitOfWork, tenant: str, store_ids: Sequence[str]) -> None:
+    """That they can be searched is seen anew at each turn. Raises NotFound for those that the tenant does not have."""
+    for store_id in store_ids:
+        if not could_be(store_id):
+            raise NotFound(f"No vector store found with id {store_id!r}.")
+        await uow.vector_stores.get(tenant, store_id)
 
 
 def changed(before: Conversation, change: ConversationChange) -> Conversation:

@@ -1,5 +1,5 @@
-"""The end of what has expired: conversations, sessions, the events of old responses. Nobody can see them any more; this
-takes them out of the database."""
+"""The end of what has expired: conversations, sessions, the events of old responses, files and vector stores. Nobody can
+use them any more; this takes them out of the database."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ log = structlog.get_logger("hermes2.expiry")
 EVERY_S = 30.0
 JITTER = 0.2
 """A round comes up to this share earlier or later, so that several processes do not sweep in step."""
-Kind = Literal["sessions", "conversations", "events"]
-BATCHES: dict[Kind, int] = {"sessions": 500, "conversations": 10, "events": 50}
-"""Most of them in one transaction, which others wait for: a conversation may have 20,000 items."""
+Kind = Literal["sessions", "conversations", "events", "files", "vector_stores"]
+BATCHES: dict[Kind, int] = {"sessions": 500, "conversations": 10, "events": 50, "files": 5, "vector_stores": 1}
+"""Most of them in one transaction, which others wait for: a conversation may have 20,000 items, a file 512 pieces."""
+UPLOAD_S = 6 * 3600
+"""An upload that was begun so long ago, and is not over, is given up: its process has died."""
+EXPIRED_STORE_S = 24 * 3600
+"""A vector store that has expired can be looked at for so long, and says that it has; it cannot be searched."""
 
 
 class Expiry:
@@ -32,13 +36,16 @@ class Expiry:
         *,
         events_s: int,
         forget: Forget,
+        forget_store: Forget | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`events_s`: how long the events of a finished response are kept, seconds."""
+        """`events_s`: how long the events of a finished response are kept, seconds. `forget_store`: told of vector stores,
+        as `forget` is of conversations."""
         self._database = database
         self._events_s = events_s
         self._forget = forget
+        self._forget_store = forget_store
         self._clock = clock
         self._sleep = sleep
         self._batch = asyncio.Lock()
@@ -84,9 +91,13 @@ class Expiry:
         async with self._batch:
             if kind == "conversations":
                 return await self._delete_conversations(now, most)
+            if kind == "vector_stores":
+                return await self._delete_stores(now, most)
             async with self._database.writing() as uow:
                 if kind == "sessions":
                     return await uow.sessions.delete_expired(now, most)
+                if kind == "files":
+                    return await uow.files.delete_expired(now, now - UPLOAD_S, most)
                 return await uow.responses.delete_events(now - self._events_s, most)
 
     async def _delete_conversations(self, now: int, most: int) -> int:
@@ -94,4 +105,12 @@ class Expiry:
             gone = await uow.conversations.delete_expired(now, most)
         for tenant, conversation_id in gone:
             await self._forget(tenant, conversation_id)
+        return len(gone)
+
+    async def _delete_stores(self, now: int, most: int) -> int:
+        async with self._database.writing() as uow:
+            gone = await uow.vector_stores.delete_expired(now - EXPIRED_STORE_S, most)
+        if self._forget_store is not None:
+            for tenant, store_id in gone:
+                await self._forget_store(tenant, store_id)
         return len(gone)

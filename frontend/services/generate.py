@@ -10,6 +10,7 @@ from frontend.domain.errors import ContextLengthExceeded, InvalidRequest
 from frontend.domain.generation import Constraint, GenerationDelta, GenerationRequest, Sampling
 from frontend.domain.ports import Engine
 from frontend.domain.principal import Principal
+from frontend.domain.responses import Degraded
 from frontend.services.models import Model
 
 
@@ -20,6 +21,8 @@ class Reply(msgspec.Struct, frozen=True):
     prompt_tokens: int
     n: int
     deltas: AsyncGenerator[GenerationDelta, None]
+    degraded: Sequence[Degraded] = ()
+    """What its prompt had to do without."""
 
 
 class Generator:

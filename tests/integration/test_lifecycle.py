@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -23,6 +24,19 @@ from tests.support.stack import API_KEY, BIN, Stack
 
 ENGINE_KILLS = int(os.environ.get("HERMES2_ENGINE_KILLS", "1"))
 """How often the real engine is killed in the middle of a turn; `make crashes` does it 10 times."""
+LONG: Any = {
+    "format": {
+        "type": "json_schema",
+        "name": "count",
+        "schema": {
+            "type": "object",
+            "properties": {"numbers": {"type": "array", "items": {"type": "integer"}, "minItems": 200}},
+            "required": ["numbers"],
+            "additionalProperties": False,
+        },
+    }
+}
+"""An answer that cannot end by itself before somebody kills its engine."""
 TURN = {"model": "hermes-2", "messages": [{"role": "user", "content": "Count from one upwards."}]}
 
 
@@ -301,7 +315,7 @@ def killed_mid_turn(stack: Stack, client: openai.OpenAI, conversation: str, numb
         model="hermes-2", input=f"Number {number}.", conversation=conversation, max_output_tokens=8
     )
     stream = client.responses.create(
-        model="hermes-2", input="Count.", conversation=conversation, max_output_tokens=2000, stream=True
+        model="hermes-2", input="Count.", conversation=conversation, max_output_tokens=2000, stream=True, text=LONG
     )
     events = iter(stream)
     next(event for event in events if event.type == "response.output_text.delta")

@@ -14,6 +14,7 @@ import pytest
 PAGE = Path(__file__).parents[2] / "docs/compatibility.md"
 OF_CHAT, OF_COMPLETIONS, OF_EMBEDDINGS = "Chat completions", "Completions", "Embeddings"
 OF_RESPONSES, OF_CONVERSATIONS, OF_SESSIONS = "Responses", "Conversations", "Sessions"
+OF_FILES, OF_VECTOR_STORES = "Files", "Vector stores"
 OF_MODELS, OF_ALL = "Models", "Every route"
 AREAS = (
     OF_CHAT,
@@ -21,6 +22,8 @@ AREAS = (
     OF_RESPONSES,
     OF_CONVERSATIONS,
     OF_SESSIONS,
+    OF_FILES,
+    OF_VECTOR_STORES,
     OF_EMBEDDINGS,
     OF_MODELS,
     OF_ALL,

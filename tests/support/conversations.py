@@ -35,6 +35,7 @@ from frontend.http.errors import handle
 from frontend.services.context.builder import ContextBuilder
 from frontend.services.conversations import ConversationService
 from frontend.services.expiry import Expiry
+from frontend.services.lookups import Lookups
 from frontend.services.models import ModelService
 from frontend.services.previews import Previews
 from frontend.services.sessions import SessionService
@@ -88,7 +89,14 @@ async def api_for(database: Database, model: Path, **limits: int) -> AsyncIterat
         encoder, renderer = prompting(model)
         models = ModelService(model_card.read(model), WINDOW_TOKENS, None)
         contexts = ContextBuilder(Tokenizer(renderer, threads, 8192), settings_module.ContextSettings())
-        previews = Previews(database, FakeHotState(), models, profiles, contexts)
+        previews = Previews(
+            database,
+            FakeHotState(),
+            models,
+            profiles,
+            contexts,
+            Lookups(None, None, settings_module.RetrievalSettings()),
+        )
         conversations = ConversationService(
             database, profiles, settings, preview=previews.of, forget=forget, clock=clock
         )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from frontend.domain.citations import FileCitation
 from frontend.domain.conversations import Conversation, PageRequest, Session
 from frontend.domain.items import (
     CompactionItem,
+    FileSearchCallItem,
+    FileSearchResult,
     FunctionCallItem,
     FunctionOutputItem,
     InputText,
@@ -29,6 +32,14 @@ ITEMS: list[Item] = [
     FunctionOutputItem(id="i4", call_id="call_1", output=[InputText("x")]),
     FunctionOutputItem(id="i5", call_id="call_1", output="y"),
     CompactionItem(id="i6", summary="s"),
+    FileSearchCallItem(
+        id="i7",
+        queries=["q"],
+        results=[FileSearchResult(file_id="f", filename="a.txt", attributes={"n": 1.0}, text="t", score=0.5)],
+    ),
+    MessageItem(
+        id="i8", role="assistant", content=[OutputText("So [1].", annotations=[FileCitation("f", "a.txt", 3)])]
+    ),
 ]
 
 

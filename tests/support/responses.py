@@ -27,6 +27,7 @@ SECOND = ["\n<tool", '_call>\n{"name": "get_weather", "arguments": {"city": "Rom
 STRICT = {"format": {"type": "json_schema", "name": "city", "schema": PARAMETERS, "strict": True}}
 TEXT = ["Paris", " is", " the", " capital", "."]
 LOGPROBS = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+SEARCH_STEPS = ("in_progress", "searching", "completed")
 ALLOWED = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "get_weather"}]}
 EVERYTHING = {
     "instructions": "Be brief.",
@@ -133,18 +134,23 @@ def of_open_responses(value: Any) -> Any:
 class Specifications:
     """Both, for events and for bodies."""
 
-    def __init__(self, of_openai: dict[str, Any], of_open_responses: dict[str, Any]) -> None:
+    def __init__(self, of_openai: dict[str, Any], of_open_responses: dict[str, Any] | None) -> None:
+        """None: what is checked is of OpenAI's alone, as the tools that a server uses itself."""
         self._of_openai = of_openai
         self._of_open_responses = of_open_responses
 
     def check_event(self, event: dict[str, Any]) -> None:
         name = openai_name(event["type"], self._of_openai)
         validator(self._of_openai, name).validate(of_openai(event))
+        if self._of_open_responses is None:
+            return
         name = open_responses_name(event["type"])
         validator(self._of_open_responses, name).validate(of_open_responses(event))
 
     def check(self, response: dict[str, Any]) -> None:
         validator(self._of_openai, "Response").validate(of_openai(response))
+        if self._of_open_responses is None:
+            return
         validator(self._of_open_responses, "ResponseResource").validate(of_open_responses(response))
 
 
@@ -161,10 +167,16 @@ def check_stream(told: list[Any], specifications: Specifications) -> None:
         if item["type"] == "function_call":
             (whole,) = (event["arguments"] for event in mine if event["type"].endswith("arguments.done"))
             assert said == whole == item["arguments"]
+        elif item["type"] == "file_search_call":
+            steps = ["output_item.added", *(f"file_search_call.{step}" for step in SEARCH_STEPS), "output_item.done"]
+            assert [event["type"] for event in mine] == [f"response.{step}" for step in steps]
         else:
             (text,) = (event["text"] for event in mine if event["type"] == "response.output_text.done")
             (part,) = (event["part"] for event in mine if event["type"] == "response.content_part.done")
             assert said == text == part["text"] == item["content"][0]["text"]
             assert part == item["content"][0]
+            added = [event for event in mine if event["type"] == "response.output_text.annotation.added"]
+            assert [event["annotation_index"] for event in added] == list(range(len(added)))
+            assert [event["annotation"] for event in added] == part["annotations"]
     if told[-1]["type"] == "response.completed":
         assert told[-1]["response"]["output"] == [done[index] for index in sorted(done)]

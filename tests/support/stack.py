@@ -19,6 +19,7 @@ from frontend.settings import ROOT
 API_KEY = "test-key-0123456789-0123456789"
 BIN = Path(sys.executable).parent
 """The environment that the tests run in has the service too."""
+ENGINE = Path(os.environ.get("HERMES2_ENGINE_ENVIRONMENT", ROOT / ".venv-engine")).absolute()
 CLIENTS = Path(os.environ.get("HERMES2_CLIENTS_ENVIRONMENT", ROOT / ".venv-clients")).absolute()
 """Where other people's clients and the fuzzer are installed."""
 MODELS = ROOT / ".hermes2/models"
@@ -35,6 +36,7 @@ class Stack:
             settings = {"EMBEDDER_ENABLED": "false"} | settings
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HERMES2_")},
+            "HERMES2_ENGINE_ENVIRONMENT": str(ENGINE),
             "HERMES2_HOME": str(home),
             "HERMES2_MODELS": str(MODELS),
             "HERMES2_PORT": str(self.port),

@@ -8,6 +8,7 @@ import msgspec
 
 from frontend.api import constraints
 from frontend.api.chat import schema, tools
+from frontend.api.file_search import to_search
 from frontend.api.parameters import refuse_unsupported, sampling
 from frontend.domain.errors import InvalidRequest
 from frontend.domain.json_schema import Budget
@@ -38,6 +39,7 @@ def to_domain(data: schema.CreateChatCompletion, turn_id: str, session_id: str |
         messages = with_tool_names(messages)
     budget = Budget()
     offered = tools.offered(data, budget)
+    search = tools.searched(data)
     return ChatTurn(
         id=turn_id,
         model=data.model,
@@ -51,6 +53,7 @@ def to_domain(data: schema.CreateChatCompletion, turn_id: str, session_id: str |
         stream=bool(data.stream),
         tools=offered,
         tool_choice=constraints.choice(tools.wanted(data), offered, data.parallel_tool_calls),
+        file_search=None if search is None else to_search(search),
         json_format=json_format(data.response_format, budget),
         profile=data.profile,
         conversation_id=conversation_id,

@@ -10,9 +10,11 @@ import msgspec
 from frontend.api import generations
 from frontend.api.chat import schema, tools
 from frontend.api.chat.stored import Keep
+from frontend.api.items.mapping import citations
 from frontend.api.logprobs import token_logprob
 from frontend.domain.generation import ChoiceDelta, GenerationDelta, TokenLogprobs
 from frontend.domain.hermes.encoder import Encoder
+from frontend.domain.responses import Degraded
 from frontend.http.replies import event
 from frontend.services.chat_run import ConversationReply
 from frontend.services.generate import Reply
@@ -52,6 +54,7 @@ class Gathering:
             ],
             usage=generations.usage_body(tally.usage),
             metadata=msgspec.UNSET if keep is None else keep.metadata,
+            degraded=list(self._reply.degraded) or msgspec.UNSET,
         )
 
 
@@ -69,10 +72,11 @@ async def completion(
 
 
 def answer(choice: generations.Collected) -> schema.AnswerMessage:
+    cited = citations(choice.citations) or msgspec.UNSET
     if not choice.calls:
-        return schema.AnswerMessage(choice.text)
+        return schema.AnswerMessage(choice.text, file_citations=cited)
     calls = [schema.FunctionCall(call.id, schema.CalledFunction(call.name, call.arguments)) for call in choice.calls]
-    return schema.AnswerMessage(choice.text or None, tool_calls=calls)
+    return schema.AnswerMessage(choice.text or None, tool_calls=calls, file_citations=cited)
 
 
 async def frames(
@@ -88,10 +92,15 @@ async def frames(
     """
     usage: msgspec.UnsetType | None = None if with_usage else msgspec.UNSET
 
-    def frame(choices: list[schema.ChunkChoice]) -> bytes:
+    def frame(choices: list[schema.ChunkChoice], degraded: list[Degraded] | msgspec.UnsetType = msgspec.UNSET) -> bytes:
         return event(
             schema.ChatCompletionChunk(
-                id=head.id, created=head.created, model=reply.model.root, choices=choices, usage=usage
+                id=head.id,
+                created=head.created,
+                model=reply.model.root,
+                choices=choices,
+                usage=usage,
+                degraded=degraded,
             )
         )
 
@@ -106,7 +115,8 @@ async def frames(
             if tally is None:
                 tally = generations.Tally(reply.prompt_tokens)
                 for index in range(reply.n):
-                    yield frame([schema.ChunkChoice(index, schema.Delta(role="assistant", content=""))])
+                    begun = schema.ChunkChoice(index, schema.Delta(role="assistant", content=""))
+                    yield frame([begun], list(reply.degraded) or msgspec.UNSET)
             for choice in delta.choices:
                 tally.add(choice, delta.num_cached_tokens)
                 for chunk in chunks(choice, encoder):
@@ -131,7 +141,8 @@ def chunks(choice: ChoiceDelta, encoder: Encoder) -> Iterator[schema.ChunkChoice
         calls = schema.Delta(tool_calls=[tools.delta(call) for call in choice.calls])
         yield schema.ChunkChoice(choice.index, calls)
     if choice.finish_reason:
-        yield schema.ChunkChoice(choice.index, schema.Delta(), None, choice.finish_reason)
+        last = schema.Delta(file_citations=citations(choice.citations) or None)
+        yield schema.ChunkChoice(choice.index, last, None, choice.finish_reason)
 
 
 def logprobs(positions: Iterable[TokenLogprobs] | None, encoder: Encoder) -> schema.ChoiceLogprobs | None:

@@ -7,8 +7,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from frontend.api.file_search import FileSearchChoice, FileSearchTool
+from frontend.api.items.schema import FileCitationBody
 from frontend.api.logprobs import TokenLogprob
 from frontend.api.parameters import Count, FinishReason, Metadata, SamplingParameters, UsageBody
+from frontend.domain.responses import Degraded
 from frontend.http.pagination import ID
 
 ConversationId = Annotated[str, Meta(pattern=ID)]
@@ -68,6 +71,7 @@ class AssistantMessage(
     function_call: Any = None
     audio: Any = None
     annotations: list[Any] | None = None
+    file_citations: list[Any] | None = None
     """Accepted and ignored: clients send an answer back as they got it."""
     provider_specific_fields: Any = None
     """Accepted and ignored: LiteLLM sends an answer back with the fields in it that it did not know."""
@@ -147,8 +151,9 @@ class CreateChatCompletion(SamplingParameters, frozen=True, kw_only=True):
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    tools: Annotated[list[FunctionTool], Meta(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedChoice | AllowedChoice | None = None
+    tools: Annotated[list[FunctionTool | FileSearchTool], Meta(max_length=128)] | None = None
+    """The tool file_search is ours: OpenAI has it in responses only."""
+    tool_choice: Literal["none", "auto", "required"] | NamedChoice | FileSearchChoice | AllowedChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
     profile: Annotated[str, Meta(min_length=1, max_length=80)] | None = None
@@ -186,6 +191,8 @@ class AnswerMessage(msgspec.Struct, frozen=True):
     refusal: None = None
     annotations: tuple[()] = ()
     tool_calls: list[FunctionCall] | msgspec.UnsetType = msgspec.UNSET
+    file_citations: list[FileCitationBody] | msgspec.UnsetType = msgspec.UNSET
+    """Ours, where documents were searched: OpenAI's `annotations` of a chat cite web pages only."""
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -204,6 +211,8 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     usage: UsageBody
     metadata: Metadata | msgspec.UnsetType = msgspec.UNSET
     """Of one that is stored."""
+    degraded: list[Degraded] | msgspec.UnsetType = msgspec.UNSET
+    """Ours: what the answer had to do without, though its conversation has it."""
 
 
 class FunctionDelta(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -224,6 +233,8 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
     role: Literal["assistant"] | None = None
     content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
+    file_citations: list[FileCitationBody] | None = None
+    """Of the whole text, with the last delta."""
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):
@@ -241,3 +252,5 @@ class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[ChunkChoice]
     usage: UsageBody | msgspec.UnsetType | None = msgspec.UNSET
     """Unset unless asked for; then null on every chunk but the last."""
+    degraded: list[Degraded] | msgspec.UnsetType = msgspec.UNSET
+    """On the first chunk of each choice."""

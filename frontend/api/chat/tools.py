@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from frontend.api import constraints
+from frontend.api import constraints, file_search
 from frontend.api.chat import schema
+from frontend.api.file_search import FileSearchChoice, FileSearchTool
+from frontend.domain.errors import InvalidRequest
 from frontend.domain.json_schema import Budget
 from frontend.domain.tools import Tool, ToolCallDelta
 
@@ -13,6 +15,10 @@ def wanted(data: schema.CreateChatCompletion) -> constraints.Wanted:
     match data.tool_choice:
         case schema.NamedChoice(function):
             return constraints.Only(names=[function.name], required=True, several=False)
+        case FileSearchChoice():
+            return "none"
+        case "required" if searched(data) is not None:  # it is a tool that was used
+            return "auto"
         case schema.AllowedChoice(allowed):
             names = [each.function.name for each in allowed.tools]
             return constraints.Only(names=names, required=allowed.mode == "required")
@@ -20,8 +26,16 @@ def wanted(data: schema.CreateChatCompletion) -> constraints.Wanted:
             return choice
 
 
+def searched(data: schema.CreateChatCompletion) -> FileSearchTool | None:
+    """None where the choice of tools leaves it out. Raises InvalidRequest."""
+    tool = file_search.only_one([each for each in data.tools or () if isinstance(each, FileSearchTool)])
+    if isinstance(data.tool_choice, FileSearchChoice) and tool is None:
+        raise InvalidRequest("There is no tool 'file_search'.", param="tool_choice")
+    return None if data.tool_choice == "none" or isinstance(data.tool_choice, schema.AllowedChoice) else tool
+
+
 def offered(data: schema.CreateChatCompletion, budget: Budget) -> list[Tool]:
-    functions = [each.function for each in data.tools or ()]
+    functions = {i: each.function for i, each in enumerate(data.tools or ()) if isinstance(each, schema.FunctionTool)}
     return constraints.offered(functions, wanted(data), ".function", budget)
 
 

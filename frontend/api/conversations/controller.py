@@ -12,7 +12,7 @@ from litestar.types import ASGIApp
 
 from frontend.api.conversations import mapping, schema
 from frontend.api.items.mapping import to_body, to_items
-from frontend.api.items.schema import LOGPROBS, Include, ItemBody
+from frontend.api.items.schema import LOGPROBS, RESULTS, Include, ItemBody
 from frontend.domain.conversations import PageRequest
 from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.seal import Seal
@@ -131,7 +131,9 @@ class ConversationItemController(Controller):
         tenant = principal_of(request).tenant
         sent = to_items(data.items, "items", seal.of(tenant))
         added = await conversations.add_items(tenant, conversation_id, sent)
-        return mapping.items(added, encoder, seal.of(tenant), with_logprobs=LOGPROBS in include)
+        return mapping.items(
+            added, encoder, seal.of(tenant), with_logprobs=LOGPROBS in include, with_results=RESULTS in include
+        )
 
     @get(responses=MISSING, dependencies=INCLUDE | {"page": page_of()})
     async def list(
@@ -152,6 +154,7 @@ class ConversationItemController(Controller):
             encoder,
             seal.of(tenant),
             with_logprobs=LOGPROBS in include,
+            with_results=RESULTS in include,
             has_more=found.has_more,
         )
 
@@ -169,7 +172,7 @@ class ConversationItemController(Controller):
         """One of its items."""
         tenant = principal_of(request).tenant
         stored = await conversations.item(tenant, conversation_id, item_id)
-        return to_body(stored.item, encoder, seal.of(tenant), LOGPROBS in include)
+        return to_body(stored.item, encoder, seal.of(tenant), LOGPROBS in include, RESULTS in include)
 
     @delete("/{item_id:str}", status_code=200, responses=MISSING)
     async def remove(

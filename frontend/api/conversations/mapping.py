@@ -66,9 +66,15 @@ def conversations(page: Page[Conversation]) -> schema.ConversationList:
 
 
 def items(
-    items: Sequence[Item], encoder: Encoder, seal: TenantSeal, *, with_logprobs: bool, has_more: bool = False
+    items: Sequence[Item],
+    encoder: Encoder,
+    seal: TenantSeal,
+    *,
+    with_logprobs: bool,
+    with_results: bool,
+    has_more: bool = False,
 ) -> schema.ConversationItemList:
-    data = [to_body(item, encoder, seal, with_logprobs) for item in items]
+    data = [to_body(item, encoder, seal, with_logprobs, with_results) for item in items]
     return schema.ConversationItemList(
         data=data, first_id=data[0].id if data else "", last_id=data[-1].id if data else "", has_more=has_more
     )
@@ -82,7 +88,7 @@ async def export(data: Export, encoder: Encoder, seal: TenantSeal) -> AsyncGener
     async with aclosing(data.pages) as pages:
         async for page in pages:
             for stored in page:
-                piece += separator + _encode(to_body(stored.item, encoder, seal, True))
+                piece += separator + _encode(to_body(stored.item, encoder, seal, True, True))
                 separator = b","
                 if len(piece) >= EXPORT_PIECE_BYTES:
                     yield bytes(piece)

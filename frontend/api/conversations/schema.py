@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -39,6 +40,7 @@ class ContextBody(msgspec.Struct, frozen=True, kw_only=True):
     memory: bool
     retrieval: bool
     budget_tokens: int | None
+    vector_store_ids: Sequence[str]
 
 
 class ConversationBody(msgspec.Struct, frozen=True, kw_only=True):

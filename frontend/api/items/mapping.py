@@ -9,10 +9,13 @@ from frontend.api import kinds
 from frontend.api.items import schema
 from frontend.api.logprobs import token_logprob
 from frontend.domain import ids
+from frontend.domain.citations import FileCitation
 from frontend.domain.errors import InvalidRequest
 from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.items import (
     CompactionItem,
+    FileSearchCallItem,
+    FileSearchResult,
     FunctionCallItem,
     FunctionOutputItem,
     InputText,
@@ -53,6 +56,8 @@ def to_item(raw: Mapping[str, Any], where: str, seal: TenantSeal) -> Item | Item
         case schema.InputCompaction():
             summary = seal.unseal(data.encrypted_content, f"{where}.encrypted_content")
             return CompactionItem(id=ids.new("cmp_"), summary=summary)
+        case schema.InputFileSearchCall():
+            return FileSearchCallItem(id=ids.new("fs_"), queries=data.queries, status=data.status)
         case schema.InputReference():
             return ItemReference(data.id)
         case schema.InputReasoning():
@@ -101,7 +106,9 @@ def unsupported(part: schema.MediaPart, where: str) -> InvalidRequest:
     )
 
 
-def to_body(item: Item, encoder: Encoder, seal: TenantSeal, with_logprobs: bool) -> schema.ItemBody:
+def to_body(
+    item: Item, encoder: Encoder, seal: TenantSeal, with_logprobs: bool, with_results: bool = False
+) -> schema.ItemBody:
     match item:
         case MessageItem():
             content = [part_body(part, encoder, with_logprobs) for part in item.content]
@@ -115,6 +122,14 @@ def to_body(item: Item, encoder: Encoder, seal: TenantSeal, with_logprobs: bool)
             return schema.FunctionOutputBody(id=item.id, status=item.status, call_id=item.call_id, output=words)
         case CompactionItem():
             return schema.CompactionBody(id=item.id, encrypted_content=seal.seal(item.summary))
+        case FileSearchCallItem():
+            shown = with_results and item.status == "completed"
+            return schema.FileSearchCallBody(
+                id=item.id,
+                status=item.status,
+                queries=list(item.queries),
+                results=[result(each) for each in item.results] if shown else None,
+            )
         case _:
             assert_never(item)
 
@@ -127,8 +142,26 @@ def part_body(
             return schema.InputTextBody(part.text)
         case OutputText():
             logprobs = [token_logprob(each, encoder) for each in part.logprobs] if with_logprobs else []
-            return schema.OutputTextBody(part.text, logprobs)
+            return schema.OutputTextBody(part.text, logprobs, citations(part.annotations))
         case Refusal():
             return schema.RefusalBody(part.refusal)
         case _:
             assert_never(part)
+
+
+def result(data: FileSearchResult) -> schema.FileSearchResultBody:
+    return schema.FileSearchResultBody(
+        file_id=data.file_id,
+        filename=data.filename,
+        score=data.score,
+        attributes=dict(data.attributes),
+        text=data.text,
+    )
+
+
+def citations(data: Sequence[FileCitation]) -> list[schema.FileCitationBody]:
+    return [citation(each) for each in data]
+
+
+def citation(data: FileCitation) -> schema.FileCitationBody:
+    return schema.FileCitationBody(file_id=data.file_id, filename=data.filename, index=data.index)

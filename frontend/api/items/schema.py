@@ -12,6 +12,7 @@ from frontend.api.logprobs import TokenLogprob
 from frontend.domain.items import ItemRole, ItemStatus
 from frontend.http.pagination import ID
 
+SearchStatus = Literal["in_progress", "searching", "completed", "incomplete", "failed"]
 CalledName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,128}$(?!\n)")]
 CallId = Annotated[str, Meta(min_length=1, max_length=128)]
 Include = Literal[
@@ -27,6 +28,7 @@ Include = Literal[
 """OpenAI's whole enumeration: what can never be here is not missed."""
 INCLUDABLE: tuple[Include, ...] = get_args(Include)
 LOGPROBS: Include = "message.output_text.logprobs"
+RESULTS: Include = "file_search_call.results"
 
 
 class InputTextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="input_text"):
@@ -105,6 +107,17 @@ class InputCompaction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     created_by: str | None = None
 
 
+class InputFileSearchCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A search, sent back: it is kept, and no prompt shows it."""
+
+    type: Literal["file_search_call"]
+    queries: Annotated[list[Annotated[str, Meta(max_length=4096)]], Meta(max_length=16)]
+    id: str | None = None
+    status: SearchStatus = "completed"
+    results: Any = None
+    """Accepted and ignored."""
+
+
 class InputReasoning(msgspec.Struct, frozen=True, kw_only=True):
     """Another model's thoughts, in a history that began elsewhere: accepted, and left out."""
 
@@ -119,13 +132,20 @@ class InputReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 AnyInput = (
-    InputMessageItem | InputFunctionCall | InputFunctionOutput | InputCompaction | InputReasoning | InputReference
+    InputMessageItem
+    | InputFunctionCall
+    | InputFunctionOutput
+    | InputCompaction
+    | InputFileSearchCall
+    | InputReasoning
+    | InputReference
 )
 KINDS: dict[str, type[AnyInput]] = {
     "message": InputMessageItem,
     "function_call": InputFunctionCall,
     "function_call_output": InputFunctionOutput,
     "compaction": InputCompaction,
+    "file_search_call": InputFileSearchCall,
     "reasoning": InputReasoning,
     "item_reference": InputReference,
 }
@@ -137,10 +157,17 @@ class InputTextBody(msgspec.Struct, frozen=True, tag_field="type", tag="input_te
     text: str
 
 
+class FileCitationBody(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="file_citation"):
+    file_id: str
+    filename: str
+    index: int
+    """Of a character in the text, from 0 on."""
+
+
 class OutputTextBody(msgspec.Struct, frozen=True, tag_field="type", tag="output_text"):
     text: str
     logprobs: list[TokenLogprob] = []
-    annotations: tuple[()] = ()
+    annotations: list[FileCitationBody] = []
 
 
 class RefusalBody(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
@@ -174,4 +201,20 @@ class CompactionBody(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     encrypted_content: str
 
 
-ItemBody = MessageBody | FunctionCallBody | FunctionOutputBody | CompactionBody
+class FileSearchResultBody(msgspec.Struct, frozen=True, kw_only=True):
+    file_id: str
+    filename: str
+    score: float
+    attributes: dict[str, str | float | bool]
+    text: str
+
+
+class FileSearchCallBody(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="file_search_call"):
+    id: str
+    status: SearchStatus
+    queries: list[str]
+    results: list[FileSearchResultBody] | None
+    """The passages that the model was given, where `include` asks for them."""
+
+
+ItemBody = MessageBody | FunctionCallBody | FunctionOutputBody | CompactionBody | FileSearchCallBody

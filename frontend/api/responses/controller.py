@@ -10,7 +10,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.types import ASGIApp
 
-from frontend.api.items.schema import INCLUDABLE, LOGPROBS
+from frontend.api.items.schema import INCLUDABLE, LOGPROBS, RESULTS
 from frontend.api.responses import mapping, schema
 from frontend.api.responses.events import frames
 from frontend.api.responses.mapping import Bodies
@@ -64,7 +64,9 @@ class ResponseController(Controller):
         mine = seal.of(principal.tenant)
         task = mapping.to_task(data, session_id, mine)
         run = await responses.create(task, principal, traceparent_of(request))
-        bodies = Bodies(encoder, mine, with_logprobs=mapping.wants_logprobs(data))
+        bodies = Bodies(
+            encoder, mine, with_logprobs=mapping.wants_logprobs(data), with_results=mapping.wants_results(data)
+        )
         if task.stream:
             return event_stream(run, bodies, settings.http)
         return JsonReply(lambda: bodies.ended(run))
@@ -84,7 +86,7 @@ class ResponseController(Controller):
     ) -> ASGIApp:
         """A response as it is now, or its events from the first, or from `starting_after`, to the last."""
         tenant = principal_of(request).tenant
-        bodies = Bodies(encoder, seal.of(tenant), with_logprobs=LOGPROBS in include)
+        bodies = Bodies(encoder, seal.of(tenant), with_logprobs=LOGPROBS in include, with_results=RESULTS in include)
         if stream:
             after = -1 if starting_after is None else starting_after
             return event_stream(await responses.follow(tenant, response_id, after), bodies, settings.http)
@@ -128,7 +130,7 @@ class ResponseController(Controller):
     ) -> schema.InputItemList:
         """What it was given as input, the newest first."""
         tenant = principal_of(request).tenant
-        bodies = Bodies(encoder, seal.of(tenant), with_logprobs=LOGPROBS in include)
+        bodies = Bodies(encoder, seal.of(tenant), with_logprobs=LOGPROBS in include, with_results=RESULTS in include)
         return bodies.input_page(await responses.input_items(tenant, response_id, page))
 
     @post("/input_tokens", status_code=200, responses=MISSING)

@@ -15,7 +15,8 @@ from typing import assert_never
 
 import msgspec
 
-from frontend.api.items.schema import ItemBody, OutputTextBody
+from frontend.api.items.mapping import citation, citations
+from frontend.api.items.schema import FileCitationBody, ItemBody, OutputTextBody
 from frontend.api.logprobs import TokenLogprob
 from frontend.api.responses.mapping import Bodies
 from frontend.api.responses.schema import ResponseBody
@@ -92,9 +93,26 @@ class TextDeltaEvent(InPartEvent, frozen=True, kw_only=True, tag="response.outpu
     logprobs: Sequence[TokenLogprob]
 
 
+class AnnotationAddedEvent(InPartEvent, frozen=True, kw_only=True, tag="response.output_text.annotation.added"):
+    annotation_index: int
+    annotation: FileCitationBody
+
+
 class TextDoneEvent(InPartEvent, frozen=True, kw_only=True, tag="response.output_text.done"):
     text: str
     logprobs: Sequence[TokenLogprob]
+
+
+class SearchBegunEvent(InItemEvent, frozen=True, kw_only=True, tag="response.file_search_call.in_progress"):
+    pass
+
+
+class SearchingEvent(InItemEvent, frozen=True, kw_only=True, tag="response.file_search_call.searching"):
+    pass
+
+
+class SearchDoneEvent(InItemEvent, frozen=True, kw_only=True, tag="response.file_search_call.completed"):
+    pass
 
 
 class ArgumentsDeltaEvent(InItemEvent, frozen=True, kw_only=True, tag="response.function_call_arguments.delta"):
@@ -114,6 +132,13 @@ STATUS_EVENTS: Mapping[str, type[StatusEvent]] = {
     "incomplete": IncompleteEvent,
     "failed": FailedEvent,
     "cancelled": IncompleteEvent,
+}
+
+
+SEARCH_EVENTS: Mapping[str, type[InItemEvent]] = {
+    "in_progress": SearchBegunEvent,
+    "searching": SearchingEvent,
+    "completed": SearchDoneEvent,
 }
 
 
@@ -157,7 +182,7 @@ def event_body(event: domain.ResponseEvent, bodies: Bodies) -> StreamEvent:
                 sequence_number=n,
                 item_id=event.item_id,
                 output_index=event.output_index,
-                part=OutputTextBody(event.text, bodies.logprobs(event.logprobs)),
+                part=OutputTextBody(event.text, bodies.logprobs(event.logprobs), citations(event.annotations)),
             )
         case domain.TextDone():
             return TextDoneEvent(
@@ -167,6 +192,16 @@ def event_body(event: domain.ResponseEvent, bodies: Bodies) -> StreamEvent:
                 text=event.text,
                 logprobs=bodies.logprobs(event.logprobs),
             )
+        case domain.AnnotationAdded():
+            return AnnotationAddedEvent(
+                sequence_number=n,
+                item_id=event.item_id,
+                output_index=event.output_index,
+                annotation_index=event.annotation_index,
+                annotation=citation(event.annotation),
+            )
+        case domain.SearchProgressed():
+            return SEARCH_EVENTS[event.name](sequence_number=n, item_id=event.item_id, output_index=event.output_index)
         case domain.ArgumentsDone():
             return ArgumentsDoneEvent(
                 sequence_number=n,

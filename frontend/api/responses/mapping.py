@@ -8,8 +8,9 @@ from contextlib import aclosing
 import msgspec
 
 from frontend.api import constraints
+from frontend.api.file_search import to_search
 from frontend.api.items.mapping import to_body, to_items
-from frontend.api.items.schema import LOGPROBS, InputItem, ItemBody
+from frontend.api.items.schema import LOGPROBS, RESULTS, InputItem, ItemBody
 from frontend.api.logprobs import TokenLogprob, token_logprob
 from frontend.api.parameters import refuse_unsupported, token_choice
 from frontend.api.responses import schema, tools
@@ -68,6 +69,7 @@ def to_prompt_task(data: schema.ResponseInput, session_id: str | None, seal: Ten
         )
     wanted, budget = tools.wanted(data), Budget()
     offered = constraints.offered(tools.functions(data), wanted, "", budget)
+    search = tools.searched(data)
     return ResponseTask(
         model=data.model,
         input=given,
@@ -76,6 +78,7 @@ def to_prompt_task(data: schema.ResponseInput, session_id: str | None, seal: Ten
         instructions=data.instructions,
         tools=offered,
         tool_choice=constraints.choice(wanted, offered, data.parallel_tool_calls),
+        file_search=None if search is None else to_search(search),
         json_format=json_format(data.text, budget),
         profile=data.profile,
         previous_response_id=data.previous_response_id,
@@ -87,6 +90,10 @@ def to_prompt_task(data: schema.ResponseInput, session_id: str | None, seal: Ten
 
 def wants_logprobs(data: schema.CreateResponse) -> bool:
     return LOGPROBS in (data.include or ())
+
+
+def wants_results(data: schema.CreateResponse) -> bool:
+    return RESULTS in (data.include or ())
 
 
 def conversation_of(data: schema.ResponseInput) -> str | None:
@@ -161,13 +168,16 @@ def to_compaction_task(data: schema.CompactInput, seal: TenantSeal) -> ResponseT
 class Bodies:
     """Makes the bodies that one request is answered with."""
 
-    def __init__(self, encoder: Encoder, seal: TenantSeal, *, with_logprobs: bool = False) -> None:
+    def __init__(
+        self, encoder: Encoder, seal: TenantSeal, *, with_logprobs: bool = False, with_results: bool = False
+    ) -> None:
         self._encoder = encoder
         self._seal = seal
         self._with_logprobs = with_logprobs
+        self._with_results = with_results
 
     def item(self, item: Item) -> ItemBody:
-        return to_body(item, self._encoder, self._seal, self._with_logprobs)
+        return to_body(item, self._encoder, self._seal, self._with_logprobs, self._with_results)
 
     def logprobs(self, positions: Sequence[TokenLogprobs]) -> list[TokenLogprob]:
         """Empty unless they are to be shown."""
@@ -190,6 +200,7 @@ class Bodies:
             conversation=None if conversation is None else schema.ConversationIdBody(conversation),
             output=[self.item(each) for each in response.output],
             usage=None if usage is None else usage_body(usage),
+            degraded=list(response.degraded) or msgspec.UNSET,
             **msgspec.structs.asdict(asked),
         )
 

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from frontend.api.file_search import FileSearchChoice, FileSearchTool, FileSearchToolBody
 from frontend.api.items.schema import CalledName, Include, InputItem, ItemBody
 from frontend.api.kinds import schema_of
 from frontend.api.parameters import Count, Metadata, TokenChoice
-from frontend.domain.responses import ErrorCode, IncompleteReason, ResponseStatus
+from frontend.domain.responses import Degraded, ErrorCode, IncompleteReason, ResponseStatus
 from frontend.http.pagination import ID
 from frontend.services.models import ALIAS
 
@@ -36,9 +37,10 @@ class FunctionTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Accepted and ignored: the model is told of every tool at once."""
 
 
-TOOLS: dict[str, type[FunctionTool]] = {"function": FunctionTool}
+AnyTool = FunctionTool | FileSearchTool
+TOOLS: dict[str, type[AnyTool]] = {"function": FunctionTool, "file_search": FileSearchTool}
 InputTool = Annotated[dict[str, Any], Meta(extra_json_schema=schema_of(TOOLS.values()))]
-"""A FunctionTool, which tools.functions makes of it; others are refused by their names."""
+"""One of TOOLS; tools.tools tells which, and refuses others by their names."""
 
 
 class FunctionChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="function"):
@@ -53,10 +55,10 @@ class AllowedFunctions(
     """Only these may be called, though the model is told of all: the prompt, and with it the cache, stays the same."""
 
     mode: Literal["auto", "required"]
-    tools: Annotated[list[FunctionChoice], Meta(min_length=1, max_length=128)]
+    tools: Annotated[list[FunctionChoice | FileSearchChoice], Meta(min_length=1, max_length=128)]
 
 
-InputToolChoice = Literal["none", "auto", "required"] | FunctionChoice | AllowedFunctions
+InputToolChoice = Literal["none", "auto", "required"] | FunctionChoice | FileSearchChoice | AllowedFunctions
 
 
 class PlainText(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
@@ -193,7 +195,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asked for, or OpenAI's default; kept with the response, to be shown again."""
 
     instructions: str | None
-    tools: list[FunctionToolBody]
+    tools: list[FunctionToolBody | FileSearchToolBody]
     tool_choice: InputToolChoice
     parallel_tool_calls: bool
     text: TextBody
@@ -259,6 +261,8 @@ class ResponseBody(Parameters, frozen=True, kw_only=True):
     conversation: ConversationIdBody | None
     output: list[ItemBody]
     usage: ResponseUsage | None
+    degraded: list[Degraded] | UnsetType = UNSET
+    """Ours: what the answer had to do without, though its conversation has it."""
 
 
 class DeletedResponse(msgspec.Struct, frozen=True):

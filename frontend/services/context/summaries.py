@@ -20,7 +20,7 @@ in 65 of 600 turns, and 9 exchanges are in no summary on average. In one step, w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -84,11 +84,15 @@ class SummaryService:
         tokenizer: Tokenizer,
         generator: Generator,
         step_tokens: int = STEP_TOKENS,
+        *,
+        remember: Callable[[str, str], None] = lambda tenant, conversation_id: None,
     ) -> None:
+        """`remember`: called with a conversation whose trim was moved here; returns at once."""
         self._database = database
         self._hot_state = hot_state
         self._builder = builder
         self._limits = builder.limits
+        self._remember = remember
         self._writer = SummaryWriter(
             database,
             tokenizer,
@@ -169,6 +173,7 @@ class SummaryService:
             if not await uow.conversations.set_trim(job.tenant, job.conversation_id, task.trim, after):
                 return "lost"
         self._written.pop(job.key, None)
+        self._remember(job.tenant, job.conversation_id)
         return "trimmed"
 
     async def _write(self, job: Job) -> bool:

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Sequence
 
-from frontend.domain.items import CompactionItem, FunctionCallItem, FunctionOutputItem, Item, MessageItem
+from frontend.domain.items import (
+    CompactionItem,
+    FileSearchCallItem,
+    FunctionCallItem,
+    FunctionOutputItem,
+    Item,
+    MessageItem,
+)
 from frontend.domain.messages import Chat, Message
 from frontend.services.tokenize import Tokenizer
 
@@ -74,3 +81,5 @@ def line(item: Item) -> str:
             return f"Result: {item.text}"
         case CompactionItem():
             return f"Summary of what came before: {item.summary}"
+        case FileSearchCallItem():
+            return f"Assistant searched documents for: {'; '.join(item.queries)}"

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import msgspec
 
 from frontend.domain.errors import InvalidRequest
-from frontend.domain.items import CompactionItem, FunctionCallItem, FunctionOutputItem, Item, MessageItem
+from frontend.domain.items import (
+    CompactionItem,
+    FileSearchCallItem,
+    FunctionCallItem,
+    FunctionOutputItem,
+    Item,
+    MessageItem,
+)
 from frontend.domain.messages import Message, Role
 from frontend.domain.tools import ToolCall
 
@@ -83,6 +90,8 @@ class Reader:
                 case CompactionItem():
                     self._all_answered()
                     self._lines.append(Line(summary_message(item.summary), position))
+                case FileSearchCallItem():  # what it found was of use to its own turn
+                    pass
         end = len(self._items)
         self._pairs += [(position, end) for position, _ in self._open.values()]
         return Transcript(self._lines, self._exchanges, self._pairs)

@@ -24,9 +24,12 @@ from frontend.services.chat import constraint, with_calls, with_defaults
 from frontend.services.context.builder import ContextBuilder
 from frontend.services.context.summaries import SummaryService
 from frontend.services.context.transcript import is_system
+from frontend.services.file_search import messages_of
 from frontend.services.generate import Generator, Reply
+from frontend.services.lookups import LookedUp, Lookups
 from frontend.services.models import Model, ModelService
 from frontend.services.resource_ids import could_be
+from frontend.services.responses.narrator import Narrator
 from frontend.services.responses.run import ResponseRun
 from frontend.services.responses.task import ResponseTask
 from frontend.services.sessions import SessionService
@@ -53,6 +56,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     past: Past
     given: Sequence[Item]
     context_task: ContextTask
+    looked_up: LookedUp
     context: Context
     response: Response
     reply: Reply
@@ -71,6 +75,7 @@ class ResponseMaker:
         generator: Generator,
         keeper: TurnKeeper,
         summaries: SummaryService,
+        lookups: Lookups,
     ) -> None:
         self._database = database
         self._models = models
@@ -81,6 +86,7 @@ class ResponseMaker:
         self._generator = generator
         self._keeper = keeper
         self._summaries = summaries
+        self._lookups = lookups
 
     async def prepare(self, task: ResponseTask, principal: Principal, traceparent: str | None) -> Prepared:
         """Changes nothing. Raises InvalidRequest and what is below it, NotFound, Unavailable."""
@@ -88,7 +94,8 @@ class ResponseMaker:
         model = self._models.get(task.model)
         past, given = await self._past(task, principal.tenant), await self._given(task, principal.tenant)
         profile = self._profile(task, past, principal)
-        to_build = context_task(task, past, given, profile, model.max_model_len)
+        looked_up = await self._look_up(task, past, given, principal.tenant, model.max_model_len)
+        to_build = context_task(task, past, given, profile, model.max_model_len, looked_up)
         context = await self._contexts.build(to_build)
         wanted = constraint(task.tool_choice, task.json_format)
         reply = self._generator.open(
@@ -110,8 +117,9 @@ class ResponseMaker:
             past=past,
             given=given,
             context_task=to_build,
+            looked_up=looked_up,
             context=context,
-            response=accepted(task, model, context, past),
+            response=accepted(task, model, context, past, looked_up),
             reply=reply,
         )
 
@@ -126,6 +134,7 @@ class ResponseMaker:
                     turn,
                     self._keeper,
                     streams=prepared.task.stream,
+                    narrator=Narrator(prepared.looked_up.found, cites=prepared.task.json_format is None),
                     when_stored=partial(self._after_turn, prepared, principal.tenant),
                 )
             except Stale:
@@ -142,6 +151,7 @@ class ResponseMaker:
                 context=prepared.context,
                 answer_tokens=answer_tokens,
             )
+            self._lookups.after_turn(tenant, prepared.past.window.conversation.id)
 
     async def _take_turn(self, prepared: Prepared, tenant: str) -> OpenTurn | None:
         task, past = prepared.task, prepared.past
@@ -171,7 +181,9 @@ class ResponseMaker:
         task = await self._with_conversation(task, principal.tenant)
         past, given = await self._past(task, principal.tenant), await self._given(task, principal.tenant)
         profile = self._profile(task, past, principal)
-        context = await self._contexts.build(context_task(task, past, given, profile, UNBOUNDED))
+        window_tokens = self._models.get(task.model).max_model_len
+        looked_up = await self._look_up(task, past, given, principal.tenant, window_tokens)
+        context = await self._contexts.build(context_task(task, past, given, profile, UNBOUNDED, looked_up))
         return len(context.prompt_ids)
 
     async def items(self, task: ResponseTask, tenant: str) -> tuple[Model, list[Item]]:
@@ -212,12 +224,21 @@ class ResponseMaker:
         async with self._database.reading() as uow:
             return await resolved(uow, tenant, task.input)
 
+    async def _look_up(
+        self, task: ResponseTask, past: Past, given: Sequence[Item], tenant: str, window_tokens: int
+    ) -> LookedUp:
+        """Raises NotFound, InvalidRequest, Unavailable, for what the request itself wants searched."""
+        if past.window is not None:
+            return await self._lookups.of_turn(tenant, task.file_search, past.window, given, window_tokens)
+        said = messages_of([*(stored.item for stored in past.chain), *given])
+        return await self._lookups.of_messages(tenant, task.file_search, said, window_tokens)
+
     def _profile(self, task: ResponseTask, past: Past, principal: Principal) -> Profile:
         of_conversation = past.window.conversation.profile if past.window is not None else None
         return self._profiles.get(task.profile or of_conversation or principal.profile)
 
 
-def accepted(task: ResponseTask, model: Model, context: Context, past: Past) -> Response:
+def accepted(task: ResponseTask, model: Model, context: Context, past: Past, looked_up: LookedUp) -> Response:
     return Response(
         id=ids.new("resp_"),
         model=model.root,
@@ -228,17 +249,27 @@ def accepted(task: ResponseTask, model: Model, context: Context, past: Past) -> 
         conversation_id=task.conversation_id,
         background=task.background,
         dropped=0 if past.window is not None else context.trim.upto,
+        degraded=looked_up.degraded,
     )
 
 
 def context_task(
-    task: ResponseTask, past: Past, given: Sequence[Item], profile: Profile, window_tokens: int
+    task: ResponseTask,
+    past: Past,
+    given: Sequence[Item],
+    profile: Profile,
+    window_tokens: int,
+    looked_up: LookedUp,
 ) -> ContextTask:
     """Conversations are trimmed unless the request forbids it, chains only if it asks for it."""
     window = past.window
     if window is not None:
         switches = window.conversation.context
-        switches = msgspec.structs.replace(switches, trim=switches.trim and task.truncation != "disabled")
+        switches = msgspec.structs.replace(
+            switches,
+            trim=switches.trim and task.truncation != "disabled",
+            retrieval=switches.retrieval or task.file_search is not None,
+        )
         trim, pinned, history = window.conversation.trim, window.pinned, window.history
     else:
         switches = msgspec.structs.replace(ContextSettings(), trim=task.truncation == "auto")
@@ -257,6 +288,8 @@ def context_task(
         pinned=pinned,
         history=history,
         input=given,
+        memory=looked_up.memory,
+        retrieval=looked_up.retrieval,
     )
 
 

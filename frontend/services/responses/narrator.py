@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
 from frontend.domain import ids
+from frontend.domain.citations import FileCitation
 from frontend.domain.generation import ChoiceDelta, TokenLogprobs
-from frontend.domain.items import FunctionCallItem, Item, ItemStatus, MessageItem, OutputText
+from frontend.domain.items import FileSearchCallItem, FunctionCallItem, Item, ItemStatus, MessageItem, OutputText
 from frontend.domain.responses import (
+    AnnotationAdded,
     ArgumentsDelta,
     ArgumentsDone,
     ItemAdded,
@@ -19,11 +21,14 @@ from frontend.domain.responses import (
     PartDone,
     Response,
     ResponseEvent,
+    SearchProgressed,
     StatusChanged,
     TextDelta,
     TextDone,
 )
 from frontend.domain.tools import ToolCallDelta
+from frontend.services.citations import cite
+from frontend.services.file_search import Found
 
 
 class OpenMessage:
@@ -33,14 +38,20 @@ class OpenMessage:
         self.id = ids.new("msg_")
         self._text: list[str] = []
         self._logprobs: list[TokenLogprobs] = []
+        self.annotations: list[FileCitation] = []
+        """Known when it is whole."""
 
     def add(self, text: str, logprobs: list[TokenLogprobs]) -> None:
         self._text.append(text)
         self._logprobs += logprobs
 
     @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    @property
     def part(self) -> OutputText:
-        return OutputText("".join(self._text), self._logprobs)
+        return OutputText(self.text, self._logprobs, self.annotations)
 
     def item(self, status: ItemStatus) -> MessageItem:
         content = [] if status == "in_progress" else [self.part]
@@ -73,8 +84,11 @@ class OpenCall:
 class Narrator:
     """The events of one response, numbered from 0 on. Its output grows as they are told."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: Found | None = None, *, cites: bool = True) -> None:
+        """`found`: what was searched for it; `cites`: its texts are prose, in which passages can be cited."""
         self._n = 0
+        self._found = found
+        self._cited = found.passages if found is not None and cites else ()
         self._open: OpenMessage | OpenCall | None = None
         self.output: list[Item] = []
 
@@ -84,6 +98,22 @@ class Narrator:
             yield self._status("queued", response)
         yield self._status("in_progress", msgspec.structs.replace(response, status="in_progress"))
 
+    def search(self) -> Iterator[ResponseEvent]:
+        """Tells of the search, if there was one; it is over by now."""
+        if self._found is None:
+            return
+        call = FileSearchCallItem(
+            id=ids.new("fs_"), queries=self._found.queries, results=self._found.passages, status="completed"
+        )
+        index = len(self.output)
+        begun = msgspec.structs.replace(call, results=(), status="in_progress")
+        yield ItemAdded(n=self._next(), output_index=index, item=begun)
+        steps: Sequence[Literal["in_progress", "searching", "completed"]] = ("in_progress", "searching", "completed")
+        for name in steps:
+            yield SearchProgressed(n=self._next(), name=name, item_id=call.id, output_index=index)
+        self.output.append(call)
+        yield ItemDone(n=self._next(), output_index=index, item=call)
+
     def feed(self, choice: ChoiceDelta) -> Iterator[ResponseEvent]:
         if choice.text or choice.logprobs:
             yield from self._say(choice.text, list(choice.logprobs or ()))
@@ -92,7 +122,7 @@ class Narrator:
 
     def close(self, status: Literal["completed", "incomplete"]) -> Iterator[ResponseEvent]:
         """The model has ended, or was cut: what is open is closed. A reply without a word is an empty message."""
-        if self._open is None and not self.output:
+        if self._open is None and all(isinstance(item, FileSearchCallItem) for item in self.output):
             yield from self._open_message()
         yield from self._close(status)
 
@@ -135,9 +165,21 @@ class Narrator:
             return
         index = len(self.output)
         if isinstance(done, OpenMessage):
-            text, logprobs = done.part.text, done.part.logprobs
+            done.annotations = cite(done.text, self._cited)
+            for i, each in enumerate(done.annotations):
+                yield AnnotationAdded(
+                    n=self._next(), item_id=done.id, output_index=index, annotation_index=i, annotation=each
+                )
+            text, logprobs = done.text, done.part.logprobs
             yield TextDone(n=self._next(), item_id=done.id, output_index=index, text=text, logprobs=logprobs)
-            yield PartDone(n=self._next(), item_id=done.id, output_index=index, text=text, logprobs=logprobs)
+            yield PartDone(
+                n=self._next(),
+                item_id=done.id,
+                output_index=index,
+                text=text,
+                logprobs=logprobs,
+                annotations=done.annotations,
+            )
         else:
             yield ArgumentsDone(
                 n=self._next(), item_id=done.id, output_index=index, name=done.name, arguments=done.arguments

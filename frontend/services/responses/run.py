@@ -37,6 +37,7 @@ class ResponseRun:
         keeper: TurnKeeper,
         *,
         streams: bool,
+        narrator: Narrator,
         when_stored: Callable[[int], None],
     ) -> None:
         """`response`: as it was accepted. `turn`: None if nothing of it is kept.
@@ -50,7 +51,7 @@ class ResponseRun:
         self._keeper = keeper
         self._when_stored = when_stored
         self._resumable = streams or response.background
-        self._narrator = Narrator()
+        self._narrator = narrator
         self._unstored: list[ResponseEvent] = []
         self._completion_tokens = 0
         self._cached_tokens = 0
@@ -83,7 +84,7 @@ class ResponseRun:
                 async for delta in deltas:
                     if not begun:
                         begun = True
-                        for event in self._narrator.begin(self.response):
+                        for event in (*self._narrator.begin(self.response), *self._narrator.search()):
                             yield event
                     for choice in delta.choices:
                         self._completion_tokens += choice.num_tokens

@@ -12,6 +12,7 @@ from frontend.domain.items import Item, ItemReference
 from frontend.domain.responses import Response, ResponseEvent
 from frontend.domain.tools import Tool, ToolChoice
 from frontend.services.chat import JsonFormat
+from frontend.services.file_search import FileSearch
 
 
 class ResponseTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,8 @@ class ResponseTask(msgspec.Struct, frozen=True, kw_only=True):
     instructions: str | None = None
     tools: Sequence[Tool] = ()
     tool_choice: ToolChoice | None = None
+    file_search: FileSearch | None = None
+    """What the request itself wants searched."""
     json_format: JsonFormat | None = None
     profile: str | None = None
     previous_response_id: str | None = None

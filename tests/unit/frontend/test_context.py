@@ -249,7 +249,9 @@ class TestLayout:
         )
         everything = {part.name for part in (await builder.build(full)).parts}
         for name in ("summary", "memory", "retrieval"):
-            without = msgspec.structs.replace(full, switches=ContextSettings(**{name: False}))
+            without = msgspec.structs.replace(
+                full, switches=msgspec.structs.replace(ContextSettings(), **{name: False})
+            )
             assert {part.name for part in (await builder.build(without)).parts} == everything - {name}
         without = msgspec.structs.replace(full, profile=msgspec.structs.replace(PROFILE, json_prompt=False))
         assert "tools" not in {part.name for part in (await builder.build(without)).parts}

@@ -48,7 +48,14 @@ class TestWhatIsKept:
             "expires_at": None,
             "profile": None,
         }
-        switches = {"trim": True, "summary": True, "memory": True, "retrieval": True, "budget_tokens": None}
+        switches = {
+            "trim": True,
+            "summary": True,
+            "memory": True,
+            "retrieval": True,
+            "vector_store_ids": [],
+            "budget_tokens": None,
+        }
         assert plain["context"] == switches
         expires = {"anchor": "created_at", "seconds": 60}
         body = {"expires_after": expires, "context": {"memory": False, "budget_tokens": 100}, "profile": "concise"}
@@ -66,7 +73,16 @@ class TestWhatIsKept:
             ({"expires_after": None}, {"expires_after": None, "expires_at": None}),
             (
                 {"context": {"trim": False}},
-                {"context": {"trim": False, "summary": False, "memory": True, "retrieval": True, "budget_tokens": 9}},
+                {
+                    "context": {
+                        "trim": False,
+                        "summary": False,
+                        "memory": True,
+                        "retrieval": True,
+                        "vector_store_ids": [],
+                        "budget_tokens": 9,
+                    }
+                },
             ),
         ],
     )

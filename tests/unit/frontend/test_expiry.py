@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from frontend.domain.errors import Unavailable
 from frontend.domain.storage import Database
-from frontend.services.expiry import BATCHES, EVERY_S, Expiry
+from frontend.services.expiry import BATCHES, EVERY_S, EXPIRED_STORE_S, UPLOAD_S, Expiry
 
 NOW = 1_800_000_000.0
 
@@ -23,11 +23,12 @@ class FakeDatabase:
 
     def __init__(self, **left: int) -> None:
         self.left = dict.fromkeys(BATCHES, 0) | left
-        self.asked: list[tuple[str, int, int]] = []
+        self.asked: list[tuple[Any, ...]] = []
         self.fails: Exception | None = None
         self.writers = 0
         self.forgotten: list[tuple[str, str]] = []
         """Of the conversations that were deleted, what caches were told."""
+        self.forgotten_stores: list[tuple[str, str]] = []
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Any]:
@@ -38,18 +39,23 @@ class FakeDatabase:
             sessions=SimpleNamespace(delete_expired=self._taker("sessions")),
             conversations=SimpleNamespace(delete_expired=self._taker("conversations")),
             responses=SimpleNamespace(delete_events=self._taker("events")),
+            files=SimpleNamespace(delete_expired=self._taker("files")),
+            vector_stores=SimpleNamespace(delete_expired=self._taker("vector_stores")),
         )
         self.writers -= 1
 
     def _taker(self, kind: str) -> Any:
-        async def take(before: int, most: int) -> Any:
-            self.asked.append((kind, before, most))
+        async def take(before: int, *more: int) -> Any:
+            self.asked.append((kind, before, *more))
+            most = more[-1]
             if self.fails is not None and kind == "sessions":
                 self.writers -= 1
                 raise self.fails
             taken = min(self.left[kind], most)
             self.left[kind] -= taken
-            return [("a", f"conv_{i}") for i in range(taken)] if kind == "conversations" else taken
+            if kind in ("conversations", "vector_stores"):
+                return [("a", f"{kind}_{i}") for i in range(taken)]
+            return taken
 
         return take
 
@@ -58,12 +64,22 @@ def expiry(database: FakeDatabase, **more: Any) -> Expiry:
     async def forget(tenant: str, conversation_id: str) -> None:
         database.forgotten.append((tenant, conversation_id))
 
-    return Expiry(cast("Database", database), events_s=3600, forget=forget, clock=lambda: NOW, **more)
+    async def forget_store(tenant: str, store_id: str) -> None:
+        database.forgotten_stores.append((tenant, store_id))
+
+    return Expiry(
+        cast("Database", database),
+        events_s=3600,
+        forget=forget,
+        forget_store=forget_store,
+        clock=lambda: NOW,
+        **more,
+    )
 
 
 async def test_a_round() -> None:
     """Each kind in batches of its size until one is not full; events are kept for so long after the response's end."""
-    database = FakeDatabase(conversations=BATCHES["conversations"] + 1, events=3)
+    database = FakeDatabase(conversations=BATCHES["conversations"] + 1, events=3, vector_stores=2)
     with capture_logs() as logs:
         await expiry(database).sweep()
     assert database.left == dict.fromkeys(BATCHES, 0)
@@ -73,11 +89,15 @@ async def test_a_round() -> None:
         ("conversations", NOW, BATCHES["conversations"]),
         ("conversations", NOW, BATCHES["conversations"]),
         ("events", NOW - 3600, BATCHES["events"]),
+        ("files", NOW, NOW - UPLOAD_S, BATCHES["files"]),
+        *[("vector_stores", NOW - EXPIRED_STORE_S, 1)] * 3,
     ]
     assert [(log["kind"], log["count"]) for log in logs] == [
         ("conversations", BATCHES["conversations"] + 1),
         ("events", 3),
+        ("vector_stores", 2),
     ]
+    assert len(database.forgotten_stores) == 2
 
 
 @pytest.mark.parametrize("failure", [Unavailable("away"), RuntimeError("a defect")])

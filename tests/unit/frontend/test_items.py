@@ -201,8 +201,8 @@ class TestIn:
         """The OpenAPI page tells of each kind, without references that nothing there resolves."""
         schema = msgspec.json.schema(list[InputItem])
         assert [kind["title"] for kind in schema["items"]["anyOf"]] == [
-            "InputMessageItem", "InputFunctionCall", "InputFunctionOutput", "InputCompaction", "InputReasoning",
-            "InputReference",
+            "InputMessageItem", "InputFunctionCall", "InputFunctionOutput", "InputCompaction",
+            "InputFileSearchCall", "InputReasoning", "InputReference",
         ]  # fmt: skip
         assert "$ref" not in json.dumps(schema)
 

@@ -260,7 +260,18 @@ WRONG: list[tuple[str, dict[str, Any], str | None]] = [
     ("a strict tool that cannot be", request(tools=[tool(strict=True, parameters={"$ref": "#"})]), None),
     ("a choice without tools", request(tool_choice="required"), "tool_choice"),
     ("a choice that is no tool", request(tools=[tool()], tool_choice={"type": "function", "name": "g"}), "tool_choice"),
-    ("a choice of a hosted tool", request(tools=[tool()], tool_choice={"type": "file_search"}), "tool_choice.type"),
+    ("a choice of a hosted tool", request(tools=[tool()], tool_choice={"type": "web_search"}), "tool_choice.type"),
+    ("a search that is not offered", request(tools=[tool()], tool_choice={"type": "file_search"}), "tool_choice"),
+    (
+        "a search of no store",
+        request(tools=[{"type": "file_search", "vector_store_ids": []}]),
+        "tools[0].vector_store_ids",
+    ),
+    (
+        "a search without an embedding model",
+        request(tools=[{"type": "file_search", "vector_store_ids": ["vs_1"]}]),
+        "tools",
+    ),
     (
         "a schema that cannot be enforced",
         request(text=json_of(type="number", multipleOf=2)),
