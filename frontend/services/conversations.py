@@ -21,6 +21,7 @@ from frontend.domain.errors import NotFound
 from frontend.domain.items import FunctionCallItem, InputText, Item, ItemReference, MessageItem, StoredItem
 from frontend.domain.principal import Principal
 from frontend.domain.profiles import Profiles
+from frontend.domain.responses import Degraded
 from frontend.domain.storage import Database, Turn, UnitOfWork
 from frontend.services.added_items import no_call, plausible, resolved, unanswerable
 from frontend.services.memory.removal import drop_if_in_memory
@@ -65,6 +66,8 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """Prompt and answer together."""
     context: Context
     """The prompt of a turn that would begin now."""
+    degraded: Sequence[Degraded] = ()
+    """What the prompt lacks, though the conversation has it."""
 
 
 Previewer = Callable[[str, Conversation, Sequence[Item], str | None], Awaitable[Preview]]

@@ -56,4 +56,6 @@ class Previews:
                 retrieval=looked_up.retrieval,
             )
         )
-        return Preview(conversation=conversation, window_tokens=window_tokens, context=context)
+        return Preview(
+            conversation=conversation, window_tokens=window_tokens, context=context, degraded=looked_up.degraded
+        )

@@ -20,7 +20,7 @@ from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.engine import FakeEngine
 from tests.fakes.words import WordsEmbedder
 from tests.support.app import client_for
-from tests.support.responses import Specifications, check_stream, events, sdk_over
+from tests.support.responses import WEATHER, Specifications, check_stream, events, sdk_over
 
 GATE = "The harbour gate of Vellin opens at seven in the morning and closes at nine in the evening."
 CATS = "A cat sleeps for sixteen hours a day. Old cats sleep even longer."
@@ -177,6 +177,37 @@ class TestResponses:
             assert (call["results"], message["content"][0]["annotations"]) == ([], [])
         assert "nothing was found" in prompt(engine, smollm2)
 
+    async def test_in_the_background(self, smollm2: Path) -> None:
+        """The same items, when it has ended."""
+        async with open_client(smollm2, FakeEngine(says=SAYS)) as client:
+            store = await filled(client)
+            response = (await client.post("/v1/responses", json=body(store, background=True))).json()
+            while response["status"] in ("queued", "in_progress"):
+                await asyncio.sleep(0.02)
+                response = (await client.get(f"/v1/responses/{response['id']}")).json()
+            call, message = response["output"]
+            assert (response["status"], call["type"]) == ("completed", "file_search_call")
+            assert message["content"][0]["annotations"]
+
+    @pytest.mark.parametrize(
+        ("choice", "searches"),
+        [
+            ("auto", True),
+            ("none", False),
+            ({"type": "file_search"}, True),
+            ({"type": "function", "name": "get_weather"}, False),
+        ],
+    )
+    async def test_beside_functions(self, smollm2: Path, choice: Any, searches: bool) -> None:
+        """A choice of tools that leaves the search out looks nothing up."""
+        engine = FakeEngine(says=SAYS)
+        async with open_client(smollm2, engine) as client:
+            store = await filled(client)
+            asked = body(store, tools=[searching(store), WEATHER], tool_choice=choice)
+            response = (await client.post("/v1/responses", json=asked)).json()
+            assert ("file_search_call" in [item["type"] for item in response["output"]]) == searches
+        assert (GATE in prompt(engine, smollm2)) == searches
+
     async def test_an_unknown_store(self, smollm2: Path) -> None:
         """Is 404 before anything is generated, streamed or not."""
         engine = FakeEngine(says=SAYS)
@@ -256,7 +287,10 @@ class TestChats:
             assert (await client.post("/v1/chat/completions", json=said)).json()["choices"][0]["message"][
                 "file_citations"
             ]
+            assert preview.json()["degraded"] == []
             embedder.broken = True
+            preview = await client.get(f"/v1/conversations/{conversation}/context", params={"input": ASKED})
+            assert preview.json()["degraded"] == ["retrieval"]
             response = (await client.post("/v1/responses", json=turn)).json()
             assert (response["status"], response["degraded"]) == ("completed", ["retrieval"])
             assert (await client.post("/v1/chat/completions", json=said)).json()["degraded"] == ["retrieval"]

@@ -117,6 +117,7 @@ def preview(data: Preview) -> schema.ConversationContext:
             )
             for part in context.parts
         ],
+        degraded=list(data.degraded),
         trim=schema.ContextTrimBody(upto=context.trim.upto, summary=context.trim.summary),
         context=context_body(data.conversation.context),
     )

@@ -12,6 +12,7 @@ from frontend.api.items.schema import ItemBody
 from frontend.api.new_conversations import ContextSwitches, ConversationExpiry, InputItems, ProfileName
 from frontend.api.parameters import Metadata
 from frontend.domain.context import PartName
+from frontend.domain.responses import Degraded
 
 
 class CreateConversation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -124,5 +125,7 @@ class ConversationContext(msgspec.Struct, frozen=True, kw_only=True):
     history_room_tokens: int
     """What history may fill."""
     parts: list[ContextPartBody]
+    degraded: list[Degraded]
+    """Parts that the conversation has, and that could not be looked up now."""
     trim: ContextTrimBody
     context: ContextBody
