@@ -31,7 +31,8 @@ def searched(data: schema.CreateChatCompletion) -> FileSearchTool | None:
     tool = file_search.only_one([each for each in data.tools or () if isinstance(each, FileSearchTool)])
     if isinstance(data.tool_choice, FileSearchChoice) and tool is None:
         raise InvalidRequest("There is no tool 'file_search'.", param="tool_choice")
-    return None if data.tool_choice == "none" or isinstance(data.tool_choice, schema.AllowedChoice) else tool
+    left_out = data.tool_choice == "none" or isinstance(data.tool_choice, schema.AllowedChoice | schema.NamedChoice)
+    return None if left_out else tool
 
 
 def offered(data: schema.CreateChatCompletion, budget: Budget) -> list[Tool]:

@@ -29,6 +29,8 @@ def searched(data: schema.ResponseInput) -> FileSearchTool | None:
     match data.tool_choice:
         case FileSearchChoice():
             chosen, named = True, True
+        case schema.FunctionChoice():
+            chosen, named = False, False
         case schema.AllowedFunctions(tools=allowed):
             chosen = named = any(isinstance(each, FileSearchChoice) for each in allowed)
         case choice:
