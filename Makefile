@@ -9,7 +9,7 @@ BIN := $(HERMES2_DEV_ENVIRONMENT)/bin
 COVERAGE := --cov=frontend.domain --cov=frontend.api --cov-branch --cov-fail-under=95
 CASES ?= 50000
 
-.PHONY: help serve test test-fast fuzz crashes check format docs lock clean
+.PHONY: help serve test test-fast fuzz crashes audit check format docs lock clean
 
 help:            ## what can be done
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
@@ -37,6 +37,14 @@ crashes:         ## 200 kills of frontends and Valkey in the middle of turns, 10
 	@$(BIN)/hermes2 model prepare
 	@HERMES2_KILLS=200 HERMES2_ENGINE_KILLS=10 $(BIN)/pytest -s tests/integration/test_crashes.py \
 	  tests/integration/test_lifecycle.py::TestReal::test_the_whole_story
+
+audit:           ## known vulnerabilities of every locked package; fails where the advisory service does not answer
+	@$(PYTHON) deploy/bootstrap.py dev
+	@for lock in service engine clients dev torch; do echo "$$lock:"; \
+	  sed 's/+cpu//; s/ --hash=.*//' deploy/environments/$$lock.lock | grep -E '^[A-Za-z0-9._-]+==' | sed 's/ *[\\;].*//' > .audit.txt; \
+	  $(BIN)/pip-audit --strict --disable-pip --no-deps --progress-spinner off -r .audit.txt \
+	  || { echo "audit: $$lock.lock has findings, or could not be audited (see above)"; rm -f .audit.txt; exit 1; }; done
+	@rm -f .audit.txt
 
 check:           ## style, types, architecture, deployment files
 	@$(PYTHON) deploy/bootstrap.py dev

@@ -10,6 +10,7 @@ from litestar.config.app import AppConfig
 from litestar.types import ASGIApp
 
 from frontend import settings as settings_module
+from frontend.api.admin.controller import AuditController, KeyController
 from frontend.api.chat.controller import ChatController
 from frontend.api.completions.controller import CompletionController
 from frontend.api.conversations.controller import ConversationController, ConversationItemController
@@ -24,11 +25,12 @@ from frontend.api.sessions.controller import SessionController
 from frontend.api.vector_stores.batches_controller import FileBatchController
 from frontend.api.vector_stores.controller import VectorStoreController
 from frontend.api.vector_stores.files_controller import StoreFileController
-from frontend.http import openapi, options
+from frontend.http import cors, idempotency, openapi, options
 from frontend.http.access_log import AccessLog
 from frontend.http.auth import require_key
 from frontend.http.body import StrictRequest
 from frontend.http.errors import handle
+from frontend.http.proxies import Proxies
 from frontend.observability import logging
 from frontend.providers import providers
 from frontend.runtime import Runtime, open_runtime
@@ -46,6 +48,8 @@ CONTROLLERS = [
     ProfileController,
     HealthController,
     MetricsController,
+    KeyController,
+    AuditController,
 ]
 WITH_EMBEDDER = [EmbeddingController, VectorStoreController, StoreFileController, FileBatchController]
 
@@ -68,6 +72,9 @@ def create_app(
             lifespan=[lifespan],
             dependencies=providers(),
             guards=[require_key],
+            middleware=[idempotency.Idempotency()],
+            before_request=idempotency.before_request,
+            cors_config=cors.config(settings.http.cors_origins),
             request_class=StrictRequest,
             exception_handlers={Exception: handle},
             request_max_body_size=settings.http.max_body,
@@ -85,4 +92,4 @@ def asgi() -> ASGIApp:
     """What Granian loads (--factory): the application for this process's environment."""
     settings = settings_module.load()
     logging.configure(settings.log)
-    return AccessLog(create_app(settings))
+    return AccessLog(create_app(settings), Proxies(settings.http.trusted_proxies))

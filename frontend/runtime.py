@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,12 +17,11 @@ from frontend.domain.embedding import card as embedding_card
 from frontend.domain.embedding.encoder import EmbeddingEncoder
 from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.hermes.prompt import PromptRenderer
-from frontend.domain.ports import Embedder, Engine, HotState
+from frontend.domain.ports import Embedder, Engine, HotState, Limiter
 from frontend.domain.profiles import Profiles
 from frontend.domain.seal import Seal
 from frontend.domain.storage import Database
 from frontend.retrieval_runtime import assemble_retrieval
-from frontend.services.api_keys import ApiKeyService, read_pepper
 from frontend.services.chat import ChatService
 from frontend.services.completions import CompletionService
 from frontend.services.context.builder import ContextBuilder
@@ -33,6 +33,13 @@ from frontend.services.file_search import FileSearchService
 from frontend.services.files import FileService
 from frontend.services.generate import Generator
 from frontend.services.health import HealthService
+from frontend.services.idempotency import IdempotencyService
+from frontend.services.keys.authentication import ApiKeyService
+from frontend.services.keys.management import KeyService
+from frontend.services.keys.pepper import read_pepper
+from frontend.services.limits.gate import Gate
+from frontend.services.limits.plans import Plans
+from frontend.services.limits.queue import FairQueue
 from frontend.services.lookups import Lookups
 from frontend.services.memory.service import MemoryService
 from frontend.services.models import ModelService
@@ -52,7 +59,9 @@ from frontend.services.windows import Windows
 from frontend.settings import Settings, SettingsError
 from frontend.triton.embedder import open_embedder
 from frontend.triton.engine import open_engine
+from frontend.valkey.breaker import Breaker
 from frontend.valkey.hot_state import open_state
+from frontend.valkey.limiter import open_limiter
 
 TOKENIZER_THREADS = 2
 BUILT_IN_PROFILES = Path(__file__).parent / "profiles"
@@ -65,6 +74,9 @@ class Runtime(msgspec.Struct, frozen=True):
     engine: Engine
     encoder: Encoder
     api_keys: ApiKeyService
+    keys: KeyService
+    gate: Gate
+    idempotency: IdempotencyService
     models: ModelService
     profiles: Profiles
     chat: ChatService
@@ -92,8 +104,10 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         embedder = None
         if settings.embedder.enabled:
             embedder = await stack.enter_async_context(open_embedder(address, settings.embedder.timeout_s))
-        state = await stack.enter_async_context(open_state(valkey_url(settings), settings.valkey.timeout_s))
+        breaker = Breaker(settings.valkey.timeout_s)
+        state = await stack.enter_async_context(open_state(valkey_url(settings), breaker))
         sql = settings.sql
+        limiter = await stack.enter_async_context(open_limiter(valkey_url(settings), breaker, settings.workers))
         database = await stack.enter_async_context(
             open_database(
                 database_url(settings), pool_size=sql.pool_size, timeout_s=sql.timeout_s, synchronous=sql.synchronous
@@ -102,7 +116,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         threads = stack.enter_context(ThreadPoolExecutor(TOKENIZER_THREADS, "tokenizer"))
         settings.home.mkdir(parents=True, exist_ok=True)
         pepper = read_pepper(settings.home / "pepper")
-        yield await stack.enter_async_context(assemble(settings, engine, state, database, pepper, threads, embedder))
+        parts = assemble(settings, engine, state, database, pepper, threads, embedder, limiter)
+        yield await stack.enter_async_context(parts)
 
 
 @asynccontextmanager
@@ -114,16 +129,18 @@ async def assemble(
     pepper: bytes,
     threads: Executor,
     embedder: Embedder | None,
+    limiter: Limiter,
 ) -> AsyncIterator[Runtime]:
     """The services on top of the adapters, and what they do in the background. Raises SettingsError."""
     folder = model_folder(settings)
     card = model_card.read(folder)
     encoder = Encoder.from_folder(model_card.files_of(folder, card))
     renderer = PromptRenderer(encoder, card.chat, card.raw_bos)
-    tokenizer = Tokenizer(renderer, threads, settings.limits.tokenize_inline_chars)
-    generator = Generator(engine, encoder.vocab_size, renderer.end_of_turn)
+    window_tokens = min(settings.engine.max_model_len, card.context_tokens)
+    tokenizer = Tokenizer(renderer, threads, settings.limits.tokenize_inline_chars, window_tokens=window_tokens)
+    generator = Generator(engine, encoder.vocab_size, renderer.end_of_turn, pepper)
     embedding = None if embedder is None else embedding_card.read(embedder_folder(settings), settings.embedder.model)
-    models = ModelService(card, min(settings.engine.max_model_len, card.context_tokens), embedding)
+    models = ModelService(card, window_tokens, embedding)
     embeddings, retrieval = None, None
     if embedder is not None and embedding is not None:
         vocabulary = EmbeddingEncoder.from_folder(embedder_folder(settings))
@@ -132,6 +149,9 @@ async def assemble(
         retrieval = assemble_retrieval(settings, database, embeddings, tokenizer, threads)
     memory = retrieval.memory if retrieval else None
     remember = memory.after_turn if memory else no_memory
+    plans = Plans(settings.limits.plans)
+    gate = Gate(limiter, plans, fair_queue(settings))
+    idempotency = IdempotencyService(database)
     named = load_profiles(settings)
     lasting = settings.conversations
     contexts = ContextBuilder(tokenizer, settings.context)
@@ -139,13 +159,21 @@ async def assemble(
     lookups = Lookups(file_search, memory, settings.retrieval)
     previews = Previews(database, state, models, named, contexts, lookups)
     forget = forgetting(state, memory)
-    conversations = ConversationService(database, named, lasting, preview=previews.of, forget=forget, remember=remember)
+    conversations = ConversationService(
+        database,
+        named,
+        lasting,
+        preview=previews.of,
+        forget=forget,
+        remember=remember,
+        check_length=tokenizer.check_length,
+    )
     sessions = SessionService(database, conversations, lasting)
     keeper = TurnKeeper(database, state, lease_s=lasting.lease_s, most_items=lasting.most_items)
     background = BackgroundRuns(
         database, most_per_tenant=lasting.background_per_tenant, drain_s=settings.http.drain_timeout_s
     )
-    summaries = SummaryService(database, state, contexts, tokenizer, generator, remember=remember)
+    summaries = SummaryService(database, state, contexts, tokenizer, generator, gate, remember=remember)
     windows = Windows(database, state, conversations)
     maker = ResponseMaker(
         database=database,
@@ -158,18 +186,33 @@ async def assemble(
         keeper=keeper,
         summaries=summaries,
         lookups=lookups,
+        gate=gate,
     )
     forget_store = retrieval.search.forget if retrieval else None
     expiry = Expiry(database, events_s=lasting.events_s, forget=forget, forget_store=forget_store)
+    api_keys = ApiKeyService(api_key(settings), database, pepper)
     async with AsyncExitStack() as stack:
         of_documents = [retrieval.running()] if retrieval is not None else []
-        for work in (keeper.running(), expiry.running(), *of_documents, summaries.running(), background.running()):
+        for work in (
+            plans.running(),
+            gate.running(),
+            api_keys.running(),
+            keeper.running(),
+            expiry.running(),
+            *of_documents,
+            summaries.running(),
+            background.running(),
+            idempotency.running(),
+        ):
             await stack.enter_async_context(work)
         yield Runtime(
             settings=settings,
             engine=engine,
             encoder=encoder,
-            api_keys=ApiKeyService(api_key(settings), database, pepper),
+            api_keys=api_keys,
+            keys=KeyService(database, pepper),
+            gate=gate,
+            idempotency=idempotency,
             models=models,
             profiles=named,
             chat=ChatService(
@@ -184,11 +227,12 @@ async def assemble(
                 keeper=keeper,
                 summaries=summaries,
                 lookups=lookups,
+                gate=gate,
                 max_messages=settings.limits.messages,
             ),
             stored_completions=StoredCompletionService(database, models),
-            completions=CompletionService(models, tokenizer, generator),
-            responses=ResponseService(database, maker, background, Compactor(tokenizer, generator)),
+            completions=CompletionService(models, tokenizer, generator, gate),
+            responses=ResponseService(database, maker, background, Compactor(tokenizer, generator, gate), gate),
             conversations=conversations,
             sessions=sessions,
             seal=Seal(pepper),
@@ -199,6 +243,17 @@ async def assemble(
             search=retrieval.search if retrieval else None,
             health=HealthService(engine, database, state),
         )
+
+
+def fair_queue(settings: Settings) -> FairQueue:
+    """Its bounds, where they are not set, by what the engine runs at once."""
+    slots = settings.admission.slots or math.ceil(settings.engine.max_num_seqs / settings.workers)
+    max_waiting = settings.admission.max_waiting
+    return FairQueue(
+        slots,
+        max_waiting=max(1, slots // 8) if max_waiting is None else max_waiting,
+        max_wait_s=settings.admission.max_wait_s,
+    )
 
 
 def no_memory(tenant: str, conversation_id: str) -> None:

@@ -139,7 +139,7 @@ class ValkeySettings(Group, frozen=True):
         str | None,
         Meta(description="unix:///path or valkey://host:port/0; unset: the launcher's own on a socket in home"),
     ] = None
-    timeout_s: Annotated[float, Meta(gt=0, description="Longest wait for one command, seconds")] = 0.05
+    timeout_s: Annotated[float, Meta(gt=0, description="Longest wait for one command, seconds")] = 0.04
 
 
 class SqlSettings(Group, frozen=True):
@@ -260,10 +260,47 @@ class HttpSettings(Group, frozen=True):
     drain_timeout_s: Annotated[
         float, Meta(gt=0, description="How long open requests may finish on shutdown, seconds")
     ] = 30.0
+    tls_certificate: Annotated[
+        Path | None,
+        Meta(description="PEM certificate with its chain; with tls_key the API speaks HTTPS, and nothing else"),
+    ] = None
+    tls_key: Annotated[Path | None, Meta(description="PEM private key of tls_certificate")] = None
+    allow_plaintext: Annotated[
+        bool,
+        Meta(description="true: plain HTTP beyond loopback too, for a proxy with TLS on a network that is trusted"),
+    ] = False
+    cors_origins: Annotated[
+        tuple[str, ...], Meta(description="Origins whose pages may call the API, with commas between; none by default")
+    ] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses and networks whose x-forwarded-for is believed, with commas between; none by default"
+        ),
+    ] = ()
+
+
+class AdmissionSettings(Group, frozen=True):
+    """The queue before the engine, of one frontend process: fair between tenants by the tokens that they were served."""
+
+    slots: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Choices in the engine at once; unset: engine.max_num_seqs / workers"),
+    ] = None
+    max_waiting: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Requests that wait for a slot before others get 503; unset: an eighth of the slots"),
+    ] = None
+    max_wait_s: Annotated[float, Meta(gt=0, description="A request that has waited so long gets 503, seconds")] = 4.0
 
 
 class LimitSettings(Group, frozen=True):
-    """Bounds of one request's content."""
+    """Bounds of one request's content, and the plans of tenants."""
+
+    plans: Annotated[
+        Path | None,
+        Meta(description="Plans of tenants (TOML), read again when it changes; unset: the built-in one for all"),
+    ] = None
 
     n: Annotated[int, Meta(ge=1, le=128, description="Most choices per request")] = 8
     messages: Annotated[int, Meta(ge=1, description="Most messages per request")] = 2048
@@ -314,6 +351,7 @@ class Settings(Group, frozen=True):
     retrieval: RetrievalSettings = RetrievalSettings()
     memory: MemorySettings = MemorySettings()
     http: HttpSettings = HttpSettings()
+    admission: AdmissionSettings = AdmissionSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 
@@ -353,7 +391,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     tree = read_file(environment.get(f"{PREFIX}CONFIG"))
     for leaf in leaves():
         if (text := environment.get(leaf.variable)) is not None and text != "":
-            place(tree, leaf.path, parse_table(leaf, text) if leaf.path.endswith(".extra") else text)
+            place(tree, leaf.path, parse(leaf, text))
     try:
         return msgspec.convert(tree, Settings, strict=False, dec_hook=decode)
     except msgspec.ValidationError as exc:
@@ -387,7 +425,12 @@ def read_file(name: str | None) -> dict[str, Any]:
         raise SettingsError(f"{PREFIX}CONFIG: {name} cannot be read: {exc}") from exc
 
 
-def parse_table(leaf: Leaf, text: str) -> object:
+def parse(leaf: Leaf, text: str) -> object:
+    """A variable's text, where it is more than one word."""
+    if isinstance(leaf.default, tuple):
+        return [word for word in (each.strip() for each in text.split(",")) if word]
+    if not isinstance(leaf.default, dict):
+        return text
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError as exc:

@@ -10,7 +10,17 @@ from pathlib import Path
 import click
 
 from frontend.domain.embedding.encoder import EmbeddingEncoder
-from perf import context, ingest, memory, profiles, retrieval_quality, retrieval_scale, retrieval_vectors
+from perf import (
+    context,
+    ingest,
+    limits,
+    memory,
+    overload,
+    profiles,
+    retrieval_quality,
+    retrieval_scale,
+    retrieval_vectors,
+)
 from perf import turns as turns_module
 
 
@@ -128,6 +138,46 @@ def memory_command(questions: int, others: int, report: Path | None) -> None:
         raise click.ClickException("HERMES2_EVAL_DATA is not set: the questions are not part of the repository")
     found = asyncio.run(memory.measure(Path(data), questions, others, lambda line: click.echo(line, err=True)))
     text = memory.report(found, questions, others)
+    click.echo(text)
+    if report is not None:
+        report.write_text(text)
+
+
+@main.command("overload", help="What is left when 2, 4, 10 times as much is asked, and beside a noisy neighbour.")
+@click.option("--slots", default=16, show_default=True, help="Of the engine: few enough that it is busy with them.")
+@click.option("--max-waiting", type=int, help="admission.max_waiting; otherwise the default.")
+@click.option("--seconds", default=28.0, show_default=True, help="That are measured of each of the six phases.")
+@click.option(
+    "--warm",
+    default=15.0,
+    show_default=True,
+    help="Seconds before them: all begin at once, and it takes a while until they end one by one.",
+)
+@click.option("--quick", is_flag=True, help="Phases of 8 s after 4.")
+@click.option("--scripted", is_flag=True, help="Without a model.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the tables to this file, too.")
+def overload_command(
+    slots: int, max_waiting: int | None, seconds: float, warm: float, quick: bool, scripted: bool, report: Path | None
+) -> None:
+    if quick:
+        seconds, warm = 8.0, 4.0
+    plan = overload.Plan(slots=slots, max_waiting=max_waiting, seconds=seconds, warm_s=warm, scripted=scripted)
+    found = overload.measure(plan, lambda line: click.echo(line, err=True))
+    text = overload.report(found, plan)
+    click.echo(text)
+    if report is not None:
+        report.write_text(text)
+
+
+@main.command("limits", help="How exact limits are: four processes, ten times the load, and a Valkey that is paused.")
+@click.option("--seconds", default=75.0, show_default=True, help="Under load, for requests and for tokens each.")
+@click.option(
+    "--pause", default=6.0, show_default=True, help="Seconds without Valkey; after 10 the launcher starts another."
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Write the tables to this file, too.")
+def limits_command(seconds: float, pause: float, report: Path | None) -> None:
+    found = limits.measure(seconds, pause, lambda line: click.echo(line, err=True))
+    text = limits.report(found, seconds, pause)
     click.echo(text)
     if report is not None:
         report.write_text(text)

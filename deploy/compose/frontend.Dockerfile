@@ -20,4 +20,5 @@ USER 10001:10001
 EXPOSE 11401
 CMD ["granian", "frontend.app:asgi", "--factory", "--interface", "asgi", \
      "--host", "0.0.0.0", "--port", "11401", "--workers", "1", "--loop", "uvloop", "--no-ws", \
+     "--http", "1", "--http1-header-read-timeout", "30000", "--http1-buffer-size", "65536", \
      "--log-level", "warning", "--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", "30"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,13 +33,15 @@ class Refused(Problem):
 
 
 class Api:
-    def __init__(self, url: str, key: str) -> None:
-        """`url`: of the service, without /v1. Raises Problem if it is none."""
+    def __init__(self, url: str, key: str, trust: ssl.SSLContext | None = None) -> None:
+        """`url`: of the service, without /v1; `trust`: with https: by default the authorities of this machine. Raises Problem
+        if it is none."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Problem(f"{url!r} is not an address like http://127.0.0.1:11401")
         self._parts = parts
         self._key = key
+        self._trust = trust
 
     def get(self, path: str, **query: str | int) -> Body:
         return self._send("GET", f"{path}?{urlencode(query)}" if query else path)
@@ -89,9 +92,7 @@ class Api:
 
     def _once(self, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[int, Body, float]:
         """Status, body, and for how long the service asks to wait, seconds."""
-        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        assert self._parts.hostname is not None
-        connection = kind(self._parts.hostname, self._parts.port, timeout=TIMEOUT_S)
+        connection = self._connection()
         headers = {"authorization": f"Bearer {self._key}", "connection": "close", **headers}
         try:
             connection.request(method, self._parts.path.rstrip("/") + path, body, headers)
@@ -105,6 +106,13 @@ class Api:
             return reply.status, json.loads(read or b"{}"), seconds(reply.getheader("retry-after"))
         except ValueError as exc:
             raise Problem(f"{self._parts.geturl()} answers with something that is not the service's") from exc
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = self._parts.hostname, self._parts.port
+        assert host is not None
+        if self._parts.scheme == "https":
+            return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=self._trust)
+        return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
 
 
 class FileChanged(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -11,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-import structlog
 
-from deploy.launcher import documents, models, reference, serve
+from deploy.launcher import documents, models, reference, serve, tls
 from deploy.launcher.api import Api
 from deploy.launcher.family import die_with_parent
+from deploy.launcher.key_commands import keys_group
 from deploy.launcher.problem import Problem
 from frontend import settings as settings_module
 from frontend.settings import SettingsError
@@ -48,26 +47,6 @@ def prepare_command() -> None:
     click.echo(folder)
 
 
-@hermes2.group("keys")
-def keys_group() -> None:
-    """API keys, each of one tenant."""
-
-
-@keys_group.command("create")
-@click.option("--tenant", required=True, help="Whose key: only keys of the same tenant see what is kept with it.")
-@click.option("--name", default="", help="What the key is for.")
-@click.option("--profile", help="The conversation profile of its requests, where they name none.")
-def create_key_command(tenant: str, name: str, profile: str | None) -> None:
-    """Make an API key, and print it, once: it cannot be shown again. The service may run meanwhile."""
-    from deploy.launcher import keys  # half a second of imports that no other command needs
-
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is the key's
-    settings = settings_module.load()
-    key = asyncio.run(keys.create(settings, tenant, name, profile))
-    click.echo(f"A key of tenant {tenant!r}. Keep it now: it is stored nowhere, and cannot be shown again.", err=True)
-    click.echo(key)
-
-
 def address(command: Callable[..., None]) -> Callable[..., None]:
     """Of the service, and the key that it is asked with."""
     url = click.option("--url", help="Of the service; by default that of this machine's settings.")
@@ -76,16 +55,23 @@ def address(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="A file with an API key; by default that of this machine's settings.",
     )
-    return url(key(command))
+    authority = click.option(
+        "--ca-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Certificates (PEM) that may vouch for --url; by default those of this machine.",
+    )
+    return url(key(authority(command)))
 
 
-def opened(url: str | None, key_file: Path | None) -> Api:
-    """A key from this machine's settings goes to this machine alone."""
+def opened(url: str | None, key_file: Path | None, ca_file: Path | None) -> Api:
+    """A key from this machine's settings goes to this machine alone, which is known by its certificate."""
     settings = settings_module.load()
     if url is not None and key_file is None:
         raise Problem("with --url, please name the file of the key too: --key-file")
     key = key_file.read_text().strip() if key_file else runtime_api_key(settings)
-    return Api(url or f"http://{settings.host}:{settings.port}", key)
+    own = settings.http.tls_certificate if url is None else None
+    trust = tls.of_authority(ca_file) if ca_file else tls.trusting(own) if own else None
+    return Api(url or tls.url(settings, tls.own_host(settings)), key, trust)
 
 
 def runtime_api_key(settings: settings_module.Settings) -> str:
@@ -100,12 +86,14 @@ def runtime_api_key(settings: settings_module.Settings) -> str:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--store", required=True, help="Name or id (vs_...) of the vector store; one with this name is made.")
 @address
-def ingest_command(paths: tuple[Path, ...], store: str, url: str | None, key_file: Path | None) -> None:
+def ingest_command(
+    paths: tuple[Path, ...], store: str, url: str | None, key_file: Path | None, ca_file: Path | None
+) -> None:
     """Put files, and all files of folders, into a vector store of the running service, and wait until they can be found.
 
     Ends with status 1, and says why, if some could not be read.
     """
-    failed = documents.ingest(opened(url, key_file), paths, store, documents.tell_progress)
+    failed = documents.ingest(opened(url, key_file, ca_file), paths, store, documents.tell_progress)
     for each in failed:
         click.echo(f"{each.path}: {each.reason}", err=True)
     if failed:
@@ -118,9 +106,11 @@ def ingest_command(paths: tuple[Path, ...], store: str, url: str | None, key_fil
 @click.option("--results", default=5, show_default=True, type=click.IntRange(1, 50), help="How many passages.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as the API gives them.")
 @address
-def search_command(store: str, query: str, results: int, as_json: bool, url: str | None, key_file: Path | None) -> None:
+def search_command(
+    store: str, query: str, results: int, as_json: bool, url: str | None, key_file: Path | None, ca_file: Path | None
+) -> None:
     """Print the passages of a vector store (name or id) that fit QUERY best."""
-    for passage in documents.search(opened(url, key_file), store, query, results):
+    for passage in documents.search(opened(url, key_file, ca_file), store, query, results):
         click.echo(json.dumps(passage, ensure_ascii=False) if as_json else documents.shown(passage))
 
 
@@ -128,6 +118,9 @@ def search_command(store: str, query: str, results: int, as_json: bool, url: str
 def settings_command() -> None:
     """Print every setting with its variable, default and meaning (Markdown)."""
     click.echo(reference.page(), nl=False)
+
+
+hermes2.add_command(keys_group)
 
 
 def main() -> None:

@@ -8,10 +8,14 @@ import shutil
 import sys
 from pathlib import Path
 
+from deploy.launcher import tls
 from deploy.launcher.family import Command
 from frontend.settings import ROOT, Settings
 
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where to ask a server that listens everywhere
+HEAD_TIMEOUT_MS = 30_000
+"""How long a connection may take for the head of a request, also of the next one: idle ones are closed by it."""
+HTTP1_BUFFER_BYTES = 64 * 1024
+"""Of a request's head; one of up to twice that has been seen to pass."""
 
 
 class FrontendService:
@@ -34,6 +38,10 @@ class FrontendService:
         argv = [sys.executable, "-m", "granian", "deploy.launcher.worker:asgi", "--factory", "--interface", "asgi"]
         argv += ["--host", settings.host, "--port", str(settings.port), "--workers", str(settings.workers)]
         argv += ["--loop", "uvloop", "--no-ws", "--log-level", "warning"]
+        # HTTP/1.1 alone: what bounds a head here, bounds nothing of HTTP/2. A proxy may speak that with its clients.
+        argv += ["--http", "1", "--http1-header-read-timeout", str(HEAD_TIMEOUT_MS)]
+        argv += ["--http1-buffer-size", str(HTTP1_BUFFER_BYTES)]
+        argv += tls_options(settings)
         argv += ["--respawn-failed-workers", "--respawn-interval", "0.5"]
         argv += ["--workers-kill-timeout", str(int(settings.http.drain_timeout_s))]
         environment = {
@@ -52,8 +60,8 @@ class FrontendService:
 
     async def probe(self) -> None:
         """GET /health/live, by hand: one line of HTTP needs no client library."""
-        host = ANY_ADDRESS.get(self._settings.host, self._settings.host)
-        reader, writer = await asyncio.open_connection(host, self._settings.port)
+        context = tls.unchecked() if tls.is_on(self._settings) else None
+        reader, writer = await asyncio.open_connection(tls.own_host(self._settings), self._settings.port, ssl=context)
         try:
             writer.write(b"GET /health/live HTTP/1.1\r\nHost: hermes2\r\nConnection: close\r\n\r\n")
             status = await reader.readline()
@@ -61,3 +69,11 @@ class FrontendService:
             writer.close()
         if b" 200 " not in status:
             raise ConnectionError(status.decode(errors="replace"))
+
+
+def tls_options(settings: Settings) -> list[str]:
+    """TLS 1.2 has only suites with forward secrecy and authenticated encryption there (rustls)."""
+    if not tls.is_on(settings):
+        return []
+    files = ["--ssl-certificate", str(settings.http.tls_certificate), "--ssl-keyfile", str(settings.http.tls_key)]
+    return [*files, "--ssl-protocol-min", "tls1.2"]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.launcher import budget, embedder, models, preflight
+from deploy.launcher import budget, embedder, models, preflight, tls
 from deploy.launcher.family import become_subreaper, kill_orphans
 from deploy.launcher.frontend import FrontendService
 from deploy.launcher.supervisor import Supervisor
@@ -18,6 +18,8 @@ from deploy.launcher.triton import TritonService
 from deploy.launcher.valkey import ValkeyService
 from frontend import settings as settings_module
 from frontend.domain import model_card
+from frontend.http import cors
+from frontend.http.proxies import Proxies
 from frontend.runtime import load_profiles
 from frontend.settings import Settings
 
@@ -29,6 +31,10 @@ def serve(settings: Settings) -> None:
     """Runs until SIGINT or SIGTERM. Raises Problem for what keeps it from starting."""
     for name in settings_module.unknown_variables():
         say(f"warning: {name} is not a setting of this service")
+    cors.config(settings.http.cors_origins)
+    Proxies(settings.http.trusted_proxies)
+    for warning in tls.check(settings):
+        say(f"warning: {warning}")
     with preflight.only_launcher(settings.home, say):
         preflight.check_disk(settings.home)
         preflight.check_ports(settings)
@@ -54,12 +60,7 @@ def serve(settings: Settings) -> None:
 
 
 def announcement(settings: Settings, model: str, new_key: str | None) -> list[str]:
-    where = (
-        f"http://[{settings.host}]:{settings.port}"
-        if ":" in settings.host
-        else f"http://{settings.host}:{settings.port}"
-    )
-    lines = [f"ready: {model} (alias hermes-2) answers on {where}/v1"]
+    lines = [f"ready: {model} (alias hermes-2) answers on {tls.url(settings, settings.host)}/v1"]
     if new_key:
         lines.append(f"API key, shown this once and kept in {settings.api_key_file}: {new_key}")
     elif settings.api_key is None:

@@ -40,7 +40,21 @@ DEAD_STUB = "Stub process"
 REQUIRED_NUMPY = "1.26.4"
 """What Triton 24.10's Python stub reads, see docs/decisions/0003."""
 RESTRICTED = "shared-memory,model-repository,trace,logging"
-"""gRPC services that can change the server: closed by a secret that lives as long as the process."""
+"""gRPC services that can change the server: closed."""
+CLOSED = "closed to all"
+"""The header that would open them, with a random value. gRPC sends none that has blanks in its name, and resets the stream of
+who does (Triton 24.10): the value, which every user of the machine can read on the command line, opens nothing."""
+
+OFF = (
+    *("--model-control-mode=none", "--disable-auto-complete-config", "--trace-config=level=OFF"),
+    *(
+        "--allow-http=false",
+        "--allow-sagemaker=false",
+        "--allow-vertex-ai=false",
+    ),  # the last is on where AIP_MODE says so
+    "--grpc-infer-allocation-pool-size=64",
+)
+"""No server but that of gRPC, no model but those that it starts with, no traces; responses kept for reuse are few."""
 
 
 class NotNow(Exception):
@@ -75,13 +89,10 @@ class TritonService:
             f"--model-repository={self._write_repository()}",
             f"--backend-directory={self._write_backends()}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
-            "--model-control-mode=none",
-            "--disable-auto-complete-config",
-            "--allow-http=false",
+            *OFF,
             "--grpc-address=127.0.0.1",
             f"--grpc-port={triton.grpc_port}",
-            f"--grpc-restricted-protocol={RESTRICTED}:hermes2-admin={secrets.token_urlsafe(32)}",
-            "--grpc-infer-allocation-pool-size=64",
+            f"--grpc-restricted-protocol={RESTRICTED}:{CLOSED}={secrets.token_urlsafe(32)}",
             "--metrics-address=127.0.0.1",
             f"--metrics-port={triton.metrics_port}",
             f"--exit-timeout-secs={int(self._settings.engine.drain_timeout_s) + 5}",

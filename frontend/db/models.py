@@ -79,9 +79,46 @@ class ApiKeyRow(Base):
     digest: Mapped[bytes]
     scopes: Mapped[list[str]]
     created_at: Mapped[int]
+    created_by: Mapped[str | None]
     profile: Mapped[str | None]
+    limits: Mapped[dict[str, Any]]
     expires_at: Mapped[int | None]
     revoked_at: Mapped[int | None]
+    last_used_at: Mapped[int | None]
+    replaced_by: Mapped[str | None]
+
+
+class AuditRow(Base):
+    """Triggers refuse to change and to delete (migration 0003). No foreign key: it outlives what it tells of."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (Index(None, "tenant", "id"),)
+
+    id: Mapped[int] = mapped_column(Serial, primary_key=True, autoincrement=True)
+    at: Mapped[int]
+    actor: Mapped[str]
+    action: Mapped[str]
+    tenant: Mapped[str]
+    target: Mapped[str]
+    request_id: Mapped[str | None]
+    client: Mapped[str | None]
+    detail: Mapped[dict[str, Any]]
+
+
+class IdempotencyRow(Base):
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes]
+    owner: Mapped[str]
+    lease_until: Mapped[float]
+    created_at: Mapped[int]
+    expires_at: Mapped[int]
+    status: Mapped[int | None]
+    content_type: Mapped[str | None]
+    body: Mapped[bytes | None]
 
 
 class ConversationRow(Base):

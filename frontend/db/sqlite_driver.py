@@ -7,8 +7,11 @@ that reads one conversation went from 480 to 190 µs by it, and by statements th
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import sqlite3
+import threading
+import weakref
 from typing import Any
 
 import aiosqlite
@@ -114,7 +117,21 @@ class OneHopDriver(AsyncAdapt_aiosqlite_dbapi):
 
     def __init__(self) -> None:
         super().__init__(aiosqlite, sqlite3)
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     def connect(self, *args: Any, **options: Any) -> OneHopConnection:
-        plain = super().connect(*args, **options)
+        plain = super().connect(*args, **options, async_creator_fn=self._begin_to_connect)
         return OneHopConnection(self, plain._connection)
+
+    def _begin_to_connect(self, *args: Any, **options: Any) -> aiosqlite.Connection:
+        """Its thread is known even if nobody waits for the connection to be there."""
+        connection = aiosqlite.connect(*args, **options)
+        connection._thread.daemon = True
+        self._threads.add(connection._thread)
+        return connection
+
+    async def wait_closed(self, timeout_s: float) -> None:
+        """Until every connection is, at most so long each: one that was terminated is closed by its thread, which must find
+        the event loop there."""
+        for thread in [thread for thread in self._threads if thread.is_alive()]:
+            await asyncio.to_thread(thread.join, timeout_s)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from frontend.db.audit import SqlAudit
 from frontend.db.chunks import SqlChunks
 from frontend.db.completions import SqlCompletions
 from frontend.db.conversations import SqlConversations
 from frontend.db.file_batches import SqlFileBatches
 from frontend.db.files import SqlFiles
+from frontend.db.idempotency import SqlIdempotencyKeys
 from frontend.db.items import SqlItems
 from frontend.db.keys import SqlKeys
 from frontend.db.responses import SqlResponses
@@ -16,11 +18,13 @@ from frontend.db.transaction import Transaction
 from frontend.db.turns import SqlTurns
 from frontend.db.vector_stores import SqlVectorStores
 from frontend.domain.storage import (
+    Audit,
     Chunks,
     Completions,
     Conversations,
     FileBatches,
     Files,
+    IdempotencyKeys,
     Items,
     Keys,
     Responses,
@@ -34,6 +38,8 @@ from frontend.domain.storage import (
 class SqlUnitOfWork:
     def __init__(self, transaction: Transaction) -> None:
         self.keys: Keys = SqlKeys(transaction)
+        self.audit: Audit = SqlAudit(transaction)
+        self.idempotency: IdempotencyKeys = SqlIdempotencyKeys(transaction)
         self.conversations: Conversations = SqlConversations(transaction)
         self.items: Items = SqlItems(transaction)
         self.responses: Responses = SqlResponses(transaction)

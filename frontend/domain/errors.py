@@ -9,14 +9,21 @@ ServiceError                     code, message, param
 |  |- QuotaExceeded              the tenant keeps as much as it may
 |  `- TooLarge                   the body is larger than is read
 |- Unauthenticated               no key, or one that is not known
+|- Forbidden                     a key that may not do this
+|- RateLimited                   the key or its tenant has had its share: try again after `retry_after_s`
+|- InProgress                    the same Idempotency-Key is being worked on
+|- KeyReused                     the same Idempotency-Key came with another request
 |- NotFound                      no such resource or route
 |  `- ModelNotFound
 |- Unavailable                   right request, wrong moment: try again after `retry_after_s`
+|  `- Overloaded                 too many requests are waiting
 |- Timeout                       the generation took longer than a request may
 `- Internal                      a defect of ours
 """
 
 from __future__ import annotations
+
+from frontend.domain.limits import LimitName, Standing
 
 
 class ServiceError(Exception):
@@ -71,6 +78,38 @@ class Unauthenticated(ServiceError):
     code = "invalid_api_key"
 
 
+class Forbidden(ServiceError):
+    code = "insufficient_scope"
+
+
+class RateLimited(ServiceError):
+    code = "rate_limit_exceeded"
+
+    def __init__(
+        self, message: str, limit: LimitName, *, retry_after_s: float | None, standing: Standing | None = None
+    ) -> None:
+        """`retry_after_s`: None: trying again cannot help, the request is larger than the limit. `standing`: as it was."""
+        super().__init__(message)
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+        self.standing = standing or Standing()
+
+
+class InProgress(ServiceError):
+    code = "idempotency_in_progress"
+
+    def __init__(self, *, retry_after_s: float = 1.0) -> None:
+        super().__init__("A request with this Idempotency-Key is being worked on. Please try again when it has ended.")
+        self.retry_after_s = retry_after_s
+
+
+class KeyReused(ServiceError):
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was sent with another request before. Please use a new one.")
+
+
 class NotFound(ServiceError):
     code = "not_found"
 
@@ -88,6 +127,10 @@ class Unavailable(ServiceError):
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Overloaded(Unavailable):
+    code = "server_overloaded"
 
 
 class Timeout(ServiceError):

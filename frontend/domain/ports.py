@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from frontend.domain.conversations import Window
 from frontend.domain.generation import GenerationDelta, GenerationRequest
+from frontend.domain.limits import Account, Grant
 from retrieval.types import Delta, Hit, Query, Range, StoreKey
 
 
@@ -56,6 +57,23 @@ class HotState(Protocol):
 
     async def put_window(self, tenant: str, window: Window) -> None: ...
     async def drop_window(self, tenant: str, conversation_id: str) -> None: ...
+
+
+@runtime_checkable
+class Limiter(Protocol):
+    """Counts for all processes of the service together; without Valkey for this one alone. Takes no longer than a deadline."""
+
+    async def acquire(self, account: Account, tokens: int, *, lease: bool) -> Grant:
+        """One request, and `tokens`; with `lease` also one of the generations at the same time, until it is settled.
+
+        All of it, from the key's limits and the tenant's, or nothing. Raises RateLimited.
+        """
+
+    async def settle(self, grant: Grant, tokens: int, *, refund_request: bool = False) -> None:
+        """The generation has ended, having used `tokens`; what was taken beyond is given back. Twice is as good as once.
+
+        `refund_request`: nothing of it counts, the service could not do it. Does not raise.
+        """
 
 
 @runtime_checkable

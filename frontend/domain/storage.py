@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -31,8 +31,12 @@ from frontend.domain.documents import (
     VectorStore,
 )
 from frontend.domain.items import Item, StoredItem
+from frontend.domain.limits import UNLIMITED, Limits
+from frontend.domain.principal import Scope
 from frontend.domain.responses import Response, ResponseEvent
 from retrieval.types import Delta, Range
+
+KeyStatus = Literal["active", "expired", "revoked"]
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,12 +45,69 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     digest: bytes
     """HMAC-SHA256 of the secret; the secret itself is nowhere."""
-    scopes: frozenset[str]
+    scopes: frozenset[Scope]
     created_at: int
+    created_by: str | None = None
+    """Id of the key that made it; None: the command line."""
     profile: str | None = None
     """The conversation profile of requests with this key, where they name none."""
+    limits: Limits = UNLIMITED
     expires_at: int | None = None
     revoked_at: int | None = None
+    last_used_at: int | None = None
+    """Written now and then (frontend/services/keys/last_used.py)."""
+    replaced_by: str | None = None
+    """Id of the key that came in its place when it was rotated."""
+
+    def status(self, now: float) -> KeyStatus:
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was done to keys; no secret is in it."""
+
+    id: int = 0
+    """Counts up; 0 before it is written."""
+    at: int
+    actor: str
+    """Id of the key that did it, or "command-line"."""
+    action: str
+    """"key.created", "key.rotated", "key.revoked", ..."""
+    tenant: str
+    """Whose things were touched."""
+    target: str
+    """What was: a key's id."""
+    request_id: str | None = None
+    client: str | None = None
+    """Address."""
+    detail: Mapping[str, object] = msgspec.field(default_factory=dict)
+
+
+class StoredReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request with an Idempotency-Key was answered with."""
+
+    status: int
+    content_type: str
+    body: bytes
+    """Compressed (zlib)."""
+
+
+class IdempotencyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The first request that came with an Idempotency-Key."""
+
+    key: str
+    fingerprint: bytes
+    """SHA-256 of its method, path, body, and of what else its reply depends on."""
+    owner: str
+    """The process that works on it (frontend/services/process.py)."""
+    lease_until: float
+    """Unix time, seconds; after it, or when its owner is dead, the request can be taken over."""
+    created_at: int
+    expires_at: int
+    reply: StoredReply | None = None
+    """None while it is in progress."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +141,53 @@ class Keys(Protocol):
     async def add(self, tenant: str, key: ApiKey) -> None: ...
     async def find(self, key_id: str) -> ApiKey | None:
         """The one lookup without a tenant: it tells which tenant is asking."""
+
+    async def page(self, tenant: str | None, page: PageRequest) -> Page[ApiKey]:
+        """By creation; also those that have expired or were revoked. `tenant`: None: of all."""
+
+    async def hold(self, tenant: str, key_id: str) -> ApiKey:
+        """As it is, and nobody else changes it until the unit of work ends. Raises NotFound."""
+
+    async def end(
+        self,
+        tenant: str,
+        key_id: str,
+        *,
+        expires_at: int | None = None,
+        revoked_at: int | None = None,
+        replaced_by: str | None = None,
+    ) -> ApiKey:
+        """Sets what is given; an end that is earlier already stays. Raises NotFound."""
+
+    async def touch(self, used: Mapping[str, int]) -> None:
+        """When each key, by its id, was used last. With one statement; what is later already stays."""
+
+
+class Audit(Protocol):
+    """Only grows: the database itself refuses to change or delete entries."""
+
+    async def add(self, entry: AuditEntry) -> None: ...
+    async def page(self, tenant: str | None, *, before: int | None, limit: int) -> list[AuditEntry]:
+        """The newest first, with ids below `before`. `tenant`: None: of all."""
+
+
+class IdempotencyKeys(Protocol):
+    async def claim(self, tenant: str, record: IdempotencyRecord, now: float) -> IdempotencyRecord | None:
+        """None: it is this request's to answer: there was none of this key, or it has expired. Else the one that is there."""
+
+    async def take_over(self, tenant: str, record: IdempotencyRecord, before: IdempotencyRecord) -> bool:
+        """From a process that is gone. False if it is not `before` any more."""
+
+    async def renew(self, owner: str, keys: Sequence[tuple[str, str]], lease_until: float) -> None:
+        """`keys`: tenants and keys."""
+
+    async def answer(self, tenant: str, key: str, owner: str, reply: StoredReply) -> None:
+        """Nothing if it is not this owner's any more."""
+
+    async def give_up(self, tenant: str, key: str, owner: str) -> None:
+        """The next request with this key is the first."""
+
+    async def delete_expired(self, now: int, most: int) -> int: ...
 
 
 class Conversations(Protocol):
@@ -363,6 +471,8 @@ class Chunks(Protocol):
 
 class UnitOfWork(Protocol):
     keys: Keys
+    audit: Audit
+    idempotency: IdempotencyKeys
     conversations: Conversations
     items: Items
     responses: Responses

@@ -1,27 +1,41 @@
-"""Around the whole application: a request id on every reply, and one canonical log line per request."""
+"""Around the whole application: what every reply has in its head, and one canonical log line per request."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 
 import structlog
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from frontend.domain import ids
+from frontend.http import limit_headers
+from frontend.http.proxies import Proxies
 from frontend.observability import metrics
 
 log = structlog.get_logger("hermes2.access")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 ACCEPTABLE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+SECURITY = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
+"""For a browser that is led to a reply: nothing in it is run, framed, or told of elsewhere."""
+NO_STORE = (b"cache-control", b"no-store")
+"""Unless the reply says something of its own."""
+HSTS = (b"strict-transport-security", b"max-age=31536000")
+"""Where this server speaks TLS itself; a proxy that does speaks for itself."""
 
 
 class AccessLog:
     """Outermost, so that replies to unknown routes and crashes are seen too. Logs no body, no query, no header."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, proxies: Proxies | None = None) -> None:
         self._app = app
+        self._proxies = proxies or Proxies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -31,17 +45,18 @@ class AccessLog:
         request_id = requested_id(scope)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        state["client"] = self._proxies.client_of(scope)
         status = 500
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_head(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                message["headers"] = completed(message.get("headers", ()), scope)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, send_with_head)
         finally:
             self._record(scope, state.get("status", status), time.perf_counter() - started)
 
@@ -60,9 +75,25 @@ class AccessLog:
             status=status,
             error=state.get("error_code"),
             tenant=state.get("tenant"),
+            key_id=state.get("key_id"),
+            client=state["client"],
             request_id=state["request_id"],
             duration_ms=round(duration_s * 1e3, 1),
         )
+
+
+def completed(headers: Iterable[tuple[bytes, bytes]], scope: HTTPScope) -> list[tuple[bytes, bytes]]:
+    """A reply's own headers, and those that all have; its own win."""
+    state = scope["state"]
+    said = list(headers)
+    names = {name.lower() for name, _ in said}
+    said += [each for each in (*SECURITY, NO_STORE) if each[0] not in names]
+    if scope["scheme"] == "https":
+        said.append(HSTS)
+    if (standing := state.get("standing")) is not None:
+        said += limit_headers.headers(standing)
+    said.append((b"x-request-id", state["request_id"].encode()))
+    return said
 
 
 def requested_id(scope: Scope) -> str:

@@ -24,7 +24,11 @@ TABLE: Mapping[type[errors.ServiceError], tuple[int, str]] = {
     errors.TooLarge: (413, "invalid_request_error"),
     errors.InvalidRequest: (400, "invalid_request_error"),
     errors.Unauthenticated: (401, "invalid_request_error"),
+    errors.Forbidden: (403, "invalid_request_error"),
     errors.NotFound: (404, "invalid_request_error"),
+    errors.InProgress: (409, "invalid_request_error"),
+    errors.KeyReused: (422, "invalid_request_error"),
+    errors.RateLimited: (429, "rate_limit_error"),
     errors.Unavailable: (503, "server_error"),
     errors.Timeout: (504, "server_error"),
     errors.Internal: (500, "server_error"),
@@ -46,8 +50,14 @@ class ErrorEnvelope(msgspec.Struct, frozen=True):
 RESPONSES = {
     400: ResponseSpec(ErrorEnvelope, description="The request is wrong; `param` names what."),
     401: ResponseSpec(ErrorEnvelope, description="No key, or one that is not known."),
+    403: ResponseSpec(ErrorEnvelope, description="A key that lacks the scope of the route."),
     404: ResponseSpec(ErrorEnvelope, description="No such model."),
+    409: ResponseSpec(ErrorEnvelope, description="A request with the same Idempotency-Key is being worked on."),
     413: ResponseSpec(ErrorEnvelope, description="The body is too large."),
+    422: ResponseSpec(ErrorEnvelope, description="The same Idempotency-Key came with another request."),
+    429: ResponseSpec(
+        ErrorEnvelope, description="The key's or the tenant's share is used up; `retry-after` says until when."
+    ),
     503: ResponseSpec(ErrorEnvelope, description="The engine is away or full; `retry-after` says for how long."),
     504: ResponseSpec(ErrorEnvelope, description="The generation took longer than a request may."),
 }
@@ -66,11 +76,10 @@ def envelope(error: errors.ServiceError) -> ErrorEnvelope:
 
 
 def headers(error: errors.ServiceError) -> dict[str, str]:
-    if isinstance(error, errors.Unavailable):
-        return {
-            "retry-after": str(math.ceil(error.retry_after_s)),
-            "retry-after-ms": str(int(error.retry_after_s * 1e3)),
-        }
+    if isinstance(error, errors.Unavailable | errors.InProgress):
+        return retry_after(error.retry_after_s)
+    if isinstance(error, errors.RateLimited):
+        return {"x-should-retry": "false"} if error.retry_after_s is None else retry_after(error.retry_after_s)
     if isinstance(error, errors.ConversationLocked):  # a 400 that the SDKs try again
         return {"x-should-retry": "true", "retry-after-ms": str(int(error.retry_after_s * 1e3))}
     if isinstance(error, errors.Unauthenticated):
@@ -78,6 +87,11 @@ def headers(error: errors.ServiceError) -> dict[str, str]:
     if isinstance(error, MethodNotAllowed):
         return {"allow": error.allowed}
     return {}
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """Never less than it is."""
+    return {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1e3))}
 
 
 def to_service_error(exc: Exception) -> errors.ServiceError:

@@ -5,6 +5,7 @@ Litestar (2.25) reads a form whole before its handler runs: files onto the disk,
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -19,6 +20,7 @@ from multipart import (  # type: ignore[import-untyped]  # it has no stubs
 )
 
 from frontend.domain.errors import InvalidRequest, TooLarge
+from frontend.http import body
 
 MOST_PARTS = 16
 MOST_FIELD_BYTES = 1024
@@ -94,7 +96,11 @@ async def body_of(request: AnyRequest, most_file_bytes: int) -> AsyncGenerator[b
     received = 0
     more = True
     while more:
-        message = await request.receive()
+        try:
+            async with asyncio.timeout(body.ARRIVES_S):
+                message = await request.receive()
+        except TimeoutError:
+            raise body.late() from None
         if message["type"] == "http.disconnect":
             raise InvalidRequest("The client has left before its file was here.", code="incomplete_upload")
         assert message["type"] == "http.request"

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import (
     Components,
     OpenAPIMediaType,
@@ -28,7 +29,7 @@ from litestar.plugins import OpenAPISchemaPlugin
 from litestar.routes import HTTPRoute
 from litestar.typing import FieldDefinition
 
-from frontend.http.auth import is_public
+from frontend.http.auth import ANY_KEY, is_public
 from frontend.http.errors import RESPONSES, ErrorEnvelope
 
 REFERENCE = "#/components/schemas/{name}"
@@ -99,6 +100,9 @@ def config() -> OpenAPIConfig:
         security=[{"bearer": []}],
         use_handler_docstrings=True,
         create_examples=False,
+        # The JSON alone: Litestar's pages load scripts from other servers, and could not send the key that it takes.
+        render_plugins=[JsonRenderPlugin()],
+        openapi_router=Router("/schema", route_handlers=[], opt=ANY_KEY, include_in_schema=False),
     )
 
 
@@ -113,7 +117,7 @@ def complete(app: Litestar, schemas: StructSchemas) -> None:
                 if form := getattr(handler.operation_class, "form", None):
                     schemas.reference(form)
                 if operation := operation_of(item, method):
-                    add_failures(operation, public=is_public(handler))
+                    add_failures(operation, method, public=is_public(handler))
                     if may_stream(handler):
                         add_stream(operation)
     page.components.schemas = schemas.components()
@@ -124,14 +128,19 @@ def operation_of(item: PathItem, method: str) -> Operation | None:
     return operation
 
 
-def add_failures(operation: Operation, *, public: bool) -> None:
-    """What every route may answer: 401 unless it is public, and our own 400 where Litestar announces one of its making."""
+OF_ALL = (401, 403, 429, 503)
+OF_POSTS = (400, 409, 422)
+"""Idempotency-Key's, on every POST."""
+
+
+def add_failures(operation: Operation, method: str, *, public: bool) -> None:
+    """What every route may answer unless it is public, and our own 400 where Litestar announces one of its making."""
     assert operation.responses is not None
     if public:
         operation.security = []
     else:
-        operation.responses["401"] = failure(401)
-        operation.responses.setdefault("503", failure(503))
+        for status in (*OF_ALL, *(OF_POSTS if method.upper() == "POST" else ())):
+            operation.responses.setdefault(str(status), failure(status))
     if "400" in operation.responses:
         operation.responses["400"] = failure(400)
 

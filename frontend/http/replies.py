@@ -63,10 +63,12 @@ class EventStream:
         self._frames = frames
         self._prime_timeout_s = prime_timeout_s
         self._keepalive_s = keepalive_s
+        self._state: dict[str, Any] = {}
         self._told = False
         """All but the last bytes: a client that leaves now has left nothing."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._state = scope.setdefault("state", {})
         work = watched(scope, receive, self._run(send), lambda: self._told)
         async with work as task, generation(), contextlib.aclosing(self._frames):
             await task
@@ -108,7 +110,9 @@ class EventStream:
                     silent = False
                     await put(frame)
         except Exception as exc:
-            await put(event(errors.envelope(errors.to_service_error(exc))))
+            error = errors.to_service_error(exc)
+            self._state["error_code"] = error.code
+            await put(event(errors.envelope(error)))
         finally:
             keeper.cancel()
         self._told = True

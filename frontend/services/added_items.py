@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
 import msgspec
 
 from frontend.domain import ids
 from frontend.domain.errors import InvalidRequest, NotFound
-from frontend.domain.items import FunctionCallItem, FunctionOutputItem, Item, ItemReference
+from frontend.domain.items import (
+    CompactionItem,
+    FileSearchCallItem,
+    FunctionCallItem,
+    FunctionOutputItem,
+    Item,
+    ItemReference,
+    MessageItem,
+)
 from frontend.domain.storage import UnitOfWork
 from frontend.services.resource_ids import could_be
 
@@ -37,6 +46,21 @@ def copy(kept: Mapping[str, Item], item_id: str) -> Item:
         raise missing(item_id, "items")
     prefix = item_id.rpartition("_")[0]
     return msgspec.structs.replace(kept[item_id], id=ids.new(f"{prefix}_"))
+
+
+def chars_of(item: Item) -> int:
+    """What a prompt would have to hold of it."""
+    match item:
+        case MessageItem() | FunctionOutputItem():
+            return len(item.text)
+        case FunctionCallItem():
+            return len(item.name) + len(item.arguments)
+        case CompactionItem():
+            return len(item.summary)
+        case FileSearchCallItem():
+            return 0
+        case _:
+            assert_never(item)
 
 
 def unanswerable(items: Sequence[Item]) -> set[str]:

@@ -29,6 +29,7 @@ from frontend.services.context.builder import ContextBuilder
 from frontend.services.context.summaries import SummaryService
 from frontend.services.file_search import FileSearch
 from frontend.services.generate import Generator, Reply
+from frontend.services.limits.gate import Gate
 from frontend.services.lookups import LookedUp, Lookups
 from frontend.services.models import Model, ModelService
 from frontend.services.responses.narrator import Narrator
@@ -99,6 +100,7 @@ class ChatService:
         keeper: TurnKeeper,
         summaries: SummaryService,
         lookups: Lookups,
+        gate: Gate,
         max_messages: int,
     ) -> None:
         self._database = database
@@ -112,10 +114,14 @@ class ChatService:
         self._keeper = keeper
         self._summaries = summaries
         self._lookups = lookups
+        self._gate = gate
         self._max_messages = max_messages
 
     async def open(self, turn: ChatTurn, principal: Principal, traceparent: str | None) -> Reply | ConversationReply:
-        """Raises InvalidRequest and what is below it, NotFound, Unavailable; in a conversation, so does the first delta."""
+        """Raises InvalidRequest and what is below it, NotFound, Unavailable; in a conversation, so does the first delta.
+
+        The first delta raises what the gate does.
+        """
         model = self._models.get(turn.model)
         if len(turn.messages) > self._max_messages:
             raise InvalidRequest(f"At most {self._max_messages} messages are taken.", param="messages")
@@ -126,12 +132,15 @@ class ChatService:
                 principal.tenant, turn.file_search, turn.messages, model.max_model_len
             )
             prompt_ids = await self._tokenizer.chat(chat(turn, profile, looked_up.retrieval))
-            return self._reply(turn, model, profile, prompt_ids, looked_up, principal, traceparent)
+            reply = self._reply(turn, model, profile, prompt_ids, looked_up, principal, traceparent)
+            return self._gate.through(reply, principal)
         if turn.sampling.n != 1:
             raise InvalidRequest("A conversation goes on with one choice: 'n' must be 1.", param="n")
         prepared = await self._prepare(turn, model, turn.conversation_id, principal, traceparent)
         begin = partial(self._begin, turn, prepared, principal, traceparent)
-        return ConversationReply(prepared.reply, begin, self._keeper)
+        return ConversationReply(
+            prepared.reply, partial(self._gate.enter, prepared.reply, principal), begin, self._keeper
+        )
 
     def _reply(
         self,

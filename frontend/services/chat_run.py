@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 
 import msgspec
 import structlog
@@ -14,6 +14,7 @@ from frontend.domain.generation import FinishReason, GenerationDelta
 from frontend.domain.items import FunctionCallItem, Item, ItemStatus
 from frontend.domain.responses import ResponseEvent
 from frontend.services.generate import Reply
+from frontend.services.limits.gate import Entry
 from frontend.services.models import Model
 from frontend.services.responses.narrator import Narrator
 from frontend.services.turns import OpenTurn, TurnKeeper, TurnLost
@@ -37,12 +38,19 @@ class ConversationReply:
 
     n = 1
 
-    def __init__(self, prepared: Reply, begin: Callable[[], Awaitable[Begun]], keeper: TurnKeeper) -> None:
-        """`begin` raises what the first delta is to raise."""
+    def __init__(
+        self,
+        prepared: Reply,
+        enter: Callable[[], AbstractAsyncContextManager[Entry]],
+        begin: Callable[[], Awaitable[Begun]],
+        keeper: TurnKeeper,
+    ) -> None:
+        """`enter` and `begin` raise what the first delta is to raise: who is not let in has begun nothing."""
         self.model: Model = prepared.model
         self.prompt_tokens = prepared.prompt_tokens
         self.degraded = prepared.degraded
         self.deltas = self._run()
+        self._enter = enter
         self._begin = begin
         self._keeper = keeper
         self._narrator = Narrator()
@@ -53,13 +61,17 @@ class ConversationReply:
 
         Closing it, or cancelling who reads it, stores what there is as incomplete, and before the first token nothing.
         """
-        begun = await self._begin()
+        async with self._enter() as entry, aclosing(self._turn(await self._begin(), entry)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _turn(self, begun: Begun, entry: Entry) -> AsyncGenerator[GenerationDelta, None]:
         open_turn: OpenTurn | None = begun.turn
         self.prompt_tokens, self.degraded = begun.reply.prompt_tokens, begun.reply.degraded
         self._narrator = begun.narrator
         heard = False
         try:
-            async with aclosing(begun.reply.deltas) as deltas:
+            async with aclosing(entry.follow(begun.reply)) as deltas:
                 async for delta in deltas:
                     if not heard:
                         exhaust(self._narrator.search())

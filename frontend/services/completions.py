@@ -11,6 +11,7 @@ import msgspec
 from frontend.domain.generation import ChoiceDelta, GenerationDelta, Sampling, TokenLogprobs
 from frontend.domain.principal import Principal
 from frontend.services.generate import Generator, Reply
+from frontend.services.limits.gate import Gate
 from frontend.services.models import Model, ModelService
 from frontend.services.together import together
 from frontend.services.tokenize import Tokenizer
@@ -31,25 +32,35 @@ class CompletionTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompletionService:
-    def __init__(self, models: ModelService, tokenizer: Tokenizer, generator: Generator) -> None:
+    def __init__(self, models: ModelService, tokenizer: Tokenizer, generator: Generator, gate: Gate) -> None:
         self._models = models
         self._tokenizer = tokenizer
         self._generator = generator
+        self._gate = gate
 
     async def open(self, task: CompletionTask, principal: Principal, traceparent: str | None) -> Reply:
-        """The choices of prompt i are those from i x n on. Raises ModelNotFound, InvalidRequest, ContextLengthExceeded."""
+        """The choices of prompt i are those from i x n on. Raises ModelNotFound, InvalidRequest, ContextLengthExceeded.
+
+        The first delta raises what the gate does.
+        """
         model = self._models.get(task.model)
         replies = []
         for prompt in task.prompts:
             replies.append(await self._open_one(task, prompt, model, principal, traceparent))
             await asyncio.sleep(0)  # short prompts are tokenised on the event loop: others get their turn in between
+        return self._gate.through(self._one(replies, task.sampling.n), principal)
+
+    def _one(self, replies: Sequence[Reply], n: int) -> Reply:
+        """All of them; the engine has as many of their choices at a time as it may."""
         if len(replies) == 1:
             return replies[0]
+        at_once = max(1, self._gate.widest // n)
         return Reply(
-            model=model,
+            model=replies[0].model,
             prompt_tokens=sum(reply.prompt_tokens for reply in replies),
             n=sum(reply.n for reply in replies),
-            deltas=together([reply.deltas for reply in replies], task.sampling.n),
+            most_tokens=sum(reply.most_tokens for reply in replies),
+            deltas=together([reply.deltas for reply in replies], n, at_once),
         )
 
     async def _open_one(

@@ -23,7 +23,7 @@ from frontend.domain.principal import Principal
 from frontend.domain.profiles import Profiles
 from frontend.domain.responses import Degraded
 from frontend.domain.storage import Database, Turn, UnitOfWork
-from frontend.services.added_items import no_call, plausible, resolved, unanswerable
+from frontend.services.added_items import chars_of, no_call, plausible, resolved, unanswerable
 from frontend.services.memory.removal import drop_if_in_memory
 from frontend.services.process import this_process
 from frontend.services.resource_ids import could_be
@@ -74,6 +74,8 @@ Previewer = Callable[[str, Conversation, Sequence[Item], str | None], Awaitable[
 """Of a tenant's conversation, the input of its next turn and the key's profile; changes nothing."""
 Forget = Callable[[str, str], Awaitable[None]]
 """Takes a tenant's conversation out of every cache, if it can; does not raise."""
+CheckLength = Callable[[int, str], None]
+"""Raises ContextLengthExceeded for so many characters of a parameter if no prompt could hold them."""
 Remember = Callable[[str, str], None]
 """Brings the memory of a tenant's conversation up to date, in the background."""
 
@@ -88,6 +90,7 @@ class ConversationService:
         preview: Previewer,
         forget: Forget,
         remember: Remember = lambda tenant, conversation_id: None,
+        check_length: CheckLength = lambda chars, param: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
@@ -96,6 +99,7 @@ class ConversationService:
         self._preview = preview
         self._forget = forget
         self._remember = remember
+        self._check_length = check_length
         self._clock = clock
         self._owner = this_process()
 
@@ -110,6 +114,7 @@ class ConversationService:
             self._profiles.get(new.profile)
         await check_stores(uow, tenant, new.context.vector_store_ids)
         items = await resolved(uow, tenant, new.items)
+        self._check_lengths(items)
         if missing := unanswerable(items):
             raise no_call(missing)
         now = int(self._clock())
@@ -124,6 +129,11 @@ class ConversationService:
         )
         await uow.conversations.add(tenant, conversation, self._settings.most_per_tenant)
         return await self._append(uow, tenant, conversation, items)
+
+    def _check_lengths(self, items: Sequence[Item]) -> None:
+        """One by one: what is older than the window is left out, but tokenised where it may fit."""
+        for item in items:
+            self._check_length(chars_of(item), "items")
 
     async def get(self, tenant: str, conversation_id: str) -> Conversation:
         """Raises NotFound."""
@@ -171,6 +181,7 @@ class ConversationService:
         async with self._database.reading() as uow:
             await self.find(uow, tenant, conversation_id)
             added = await resolved(uow, tenant, items)
+            self._check_lengths(added)
             await self._check_calls(uow, tenant, conversation_id, added)
         async with self._between_turns(tenant, conversation_id) as (uow, conversation):
             await self._append(uow, tenant, conversation, added)

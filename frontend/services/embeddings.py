@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 import numpy as np
@@ -66,15 +67,22 @@ class EmbeddingService:
         self._executor = executor
         self._inline_chars = inline_chars
 
-    async def create(self, task: EmbeddingTask) -> Embeddings:
-        """Raises NotFound, InvalidRequest, ContextLengthExceeded, and what the embedder raises."""
+    async def create(
+        self, task: EmbeddingTask, counted: Callable[[int], AbstractAsyncContextManager[None]]
+    ) -> Embeddings:
+        """`counted` is entered with the number of tokens while the model has them.
+
+        Raises NotFound, InvalidRequest, ContextLengthExceeded, and what `counted` and the embedder raise.
+        """
         model = self._models.get_embedding(task.model)
         if task.dimensions not in (None, self._card.dimensions):
             raise InvalidRequest(
                 f"The model {model.id!r} has {self._card.dimensions} dimensions, and no others.", param="dimensions"
             )
         rows = await self._tokenize(task.inputs)
-        return Embeddings(model, await self._embed(rows), sum(len(row) for row in rows))
+        prompt_tokens = sum(len(row) for row in rows)
+        async with counted(prompt_tokens):
+            return Embeddings(model, await self._embed(rows), prompt_tokens)
 
     @property
     def pin(self) -> EmbeddingPin:

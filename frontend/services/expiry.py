@@ -1,5 +1,5 @@
-"""The end of what has expired: conversations, sessions, the events of old responses, files and vector stores. Nobody can
-use them any more; this takes them out of the database."""
+"""The end of what has expired: conversations, sessions, the events of old responses, files, vector stores, replies by
+Idempotency-Key. Nobody can use them any more; this takes them out of the database."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ log = structlog.get_logger("hermes2.expiry")
 EVERY_S = 30.0
 JITTER = 0.2
 """A round comes up to this share earlier or later, so that several processes do not sweep in step."""
-Kind = Literal["sessions", "conversations", "events", "files", "vector_stores"]
-BATCHES: dict[Kind, int] = {"sessions": 500, "conversations": 10, "events": 50, "files": 5, "vector_stores": 1}
+Kind = Literal["sessions", "conversations", "events", "files", "vector_stores", "idempotency_keys"]
+BATCHES: dict[Kind, int] = {
+    "sessions": 500,
+    "conversations": 10,
+    "events": 50,
+    "files": 5,
+    "vector_stores": 1,
+    "idempotency_keys": 100,
+}
 """Most of them in one transaction, which others wait for: a conversation may have 20,000 items, a file 512 pieces."""
 UPLOAD_S = 6 * 3600
 """An upload that was begun so long ago, and is not over, is given up: its process has died."""
@@ -96,6 +103,8 @@ class Expiry:
             async with self._database.writing() as uow:
                 if kind == "sessions":
                     return await uow.sessions.delete_expired(now, most)
+                if kind == "idempotency_keys":
+                    return await uow.idempotency.delete_expired(now, most)
                 if kind == "files":
                     return await uow.files.delete_expired(now, now - UPLOAD_S, most)
                 return await uow.responses.delete_events(now - self._events_s, most)

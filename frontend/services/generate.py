@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import AsyncGenerator, Collection, Sequence
 
 import msgspec
@@ -20,14 +21,18 @@ class Reply(msgspec.Struct, frozen=True):
     model: Model
     prompt_tokens: int
     n: int
+    most_tokens: int
+    """That all its choices together may have."""
     deltas: AsyncGenerator[GenerationDelta, None]
     degraded: Sequence[Degraded] = ()
     """What its prompt had to do without."""
 
 
 class Generator:
-    def __init__(self, engine: Engine, vocab_size: int, end_of_turn: int) -> None:
+    def __init__(self, engine: Engine, vocab_size: int, end_of_turn: int, pepper: bytes) -> None:
+        """`pepper`: a secret of the service, from which each tenant's part of the prefix cache gets its name."""
         self._engine = engine
+        self._pepper = pepper
         self._vocab_size = vocab_size
         self._end_of_turn = end_of_turn
 
@@ -65,10 +70,11 @@ class Generator:
             ),
             stream=stream,
             constraint=constraint,
-            cache_salt=principal.tenant,
+            cache_salt=cache_salt(self._pepper, principal.tenant),
             traceparent=traceparent,
         )
-        return Reply(model, len(prompt_ids), sampling.n, self._engine.generate(request))
+        most_tokens = max_tokens * sampling.n
+        return Reply(model, len(prompt_ids), sampling.n, most_tokens, self._engine.generate(request))
 
     def _check_tokens(self, token_ids: Collection[int], param: str) -> None:
         for token_id in (min(token_ids, default=0), max(token_ids, default=0)):
@@ -76,6 +82,11 @@ class Generator:
                 raise InvalidRequest(
                     f"{token_id} is not a token of this model (0 to {self._vocab_size - 1}).", param=param
                 )
+
+
+def cache_salt(pepper: bytes, tenant: str) -> str:
+    """Nobody can guess another's, or learn from it who it is."""
+    return hmac.new(pepper, f"prefix-cache:{tenant}".encode(), "sha256").hexdigest()
 
 
 def room(prompt_tokens: int, window: int, max_tokens: int | None, default_max_tokens: int | None, param: str) -> int:

@@ -13,13 +13,16 @@ from frontend.domain.generation import GenerationDelta
 Deltas = AsyncGenerator[GenerationDelta, None]
 
 
-async def together(generations: Sequence[Deltas], n: int) -> Deltas:
-    """`generations`: each of n choices. Cached tokens of their prompts add up. The first failure ends them all."""
+async def together(generations: Sequence[Deltas], n: int, at_once: int) -> Deltas:
+    """`generations`: each of n choices; `at_once` of them run at the same time. Cached tokens of their prompts add up. The first
+    failure ends them all."""
     pieces: asyncio.Queue[tuple[int, GenerationDelta | Exception | None]] = asyncio.Queue(maxsize=len(generations))
+
+    free = asyncio.Semaphore(at_once)
 
     async def pump(number: int, deltas: Deltas) -> None:
         try:
-            async with aclosing(deltas):
+            async with free, aclosing(deltas):
                 async for delta in deltas:
                     await pieces.put((number, delta))
             await pieces.put((number, None))

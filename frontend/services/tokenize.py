@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import TypeAlias, TypeVar
 
+from frontend.domain.errors import ContextLengthExceeded
 from frontend.domain.hermes.prompt import PromptRenderer
 from frontend.domain.hermes.tool_prompt import Marked, Pieces
 from frontend.domain.messages import Chat
@@ -21,6 +22,10 @@ from frontend.domain.messages import Chat
 T = TypeVar("T")
 Ids: TypeAlias = "array[int]"
 """32 bits each."""
+CHARS_PER_TOKEN = 16
+"""More than any text has. What has more than so many for each token of the window is refused before anybody tokenises it: 4
+MiB of one word would keep a thread for 12 s, and the longest text that is read keeps it for 0.4."""
+UNBOUNDED = 2**31
 CACHE_BYTES = 32 * 2**20
 """Of one process: about 6 million tokens, or 100,000 short turns."""
 ENTRY_BYTES = 280
@@ -69,16 +74,34 @@ class Tokenizer:
     """The encoder costs about 1 us a character in common text and 3 us in one long word, and releases the GIL."""
 
     def __init__(
-        self, renderer: PromptRenderer, executor: Executor, inline_chars: int, cache_bytes: int = CACHE_BYTES
+        self,
+        renderer: PromptRenderer,
+        executor: Executor,
+        inline_chars: int,
+        cache_bytes: int = CACHE_BYTES,
+        window_tokens: int = UNBOUNDED,
     ) -> None:
+        """`window_tokens`: of the model, prompt and answer together."""
         self.renderer = renderer
+        self._window_tokens = window_tokens
         self._executor = executor
         self._inline_chars = inline_chars
         self._cache = TurnCache(cache_bytes)
 
     async def chat(self, chat: Chat) -> list[int]:
-        """The ids of a prompt."""
-        return self.renderer.framed(await self.turns(self.renderer.turns(chat)))
+        """The ids of a prompt. Raises ContextLengthExceeded."""
+        turns = self.renderer.turns(chat)
+        self.check_length(sum(len(piece) for pieces in turns for piece in pieces), "messages")
+        return self.renderer.framed(await self.turns(turns))
+
+    def check_length(self, chars: int, param: str) -> None:
+        """Raises ContextLengthExceeded for what no prompt could hold, whatever it says."""
+        if chars > CHARS_PER_TOKEN * self._window_tokens:
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {self._window_tokens} tokens, which the {chars} characters in the"
+                f" {param} exceed by far. Please reduce the length.",
+                param=param,
+            )
 
     async def turns(self, turns: Sequence[Pieces]) -> list[Ids]:
         """The ids of each turn, its control tokens included."""
@@ -105,9 +128,10 @@ class Tokenizer:
         return b"".join(map(self.renderer.token_bytes, token_ids)).decode(errors="replace")
 
     async def raw(self, prompt: str | list[int]) -> list[int]:
-        """Ids stay as they are: who sends them has tokenised already."""
+        """Ids stay as they are: who sends them has tokenised already. Raises ContextLengthExceeded."""
         if isinstance(prompt, list):
             return prompt
+        self.check_length(len(prompt), "prompt")
         return await self._run(len(prompt), lambda: self.renderer.raw(prompt))
 
     async def plain(self, texts: Sequence[str]) -> list[list[int]]:

@@ -1,8 +1,9 @@
-"""What frontend/domain/storage.py promises, kept by SQLite and by a real PostgreSQL alike: units of work, keys, chat
-completions, sessions.
+"""What frontend/domain/storage.py promises, kept by SQLite and by a real PostgreSQL alike: units of work, chat completions,
+sessions.
 
-Conversations and their items: test_database_conversations; responses: test_database_responses; turns, and what happens at
-the same time: test_database_turns; other tenants: test_database_tenants; failures: test_database_away.
+Keys and the audit log: test_database_keys; conversations and their items: test_database_conversations; responses:
+test_database_responses; turns, and what happens at the same time: test_database_turns; other tenants:
+test_database_tenants; failures: test_database_away.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from tests.support.database import contents
 from tests.support.records import (
     MOST,
     NOW,
-    api_key,
     completion,
     messages,
     sequence,
@@ -59,20 +59,6 @@ async def test_a_reading_unit_is_one_snapshot(database: SqlDatabase) -> None:
         assert len(await uow.items.behind("a", "conv_1", 0)) == 1
         assert (await uow.conversations.get("a", "conv_1")).head == 1
     assert await sequence(database) == [(1, "i1"), (2, "i2")]
-
-
-async def test_a_key_is_found_by_its_id(database: SqlDatabase) -> None:
-    """With everything that was stored; None for an unknown one. Its tenant may be made twice."""
-    plain = api_key()
-    full = api_key("fedcba9876543210", profile="agent", expires_at=NOW + 1, revoked_at=NOW + 2)
-    async with database.writing() as uow:
-        await uow.keys.ensure_tenant("a", NOW)
-        await uow.keys.ensure_tenant("a", NOW)
-        await uow.keys.add("a", plain)
-        await uow.keys.add("a", full)
-    async with database.reading() as uow:
-        assert [await uow.keys.find(key.id) for key in (plain, full)] == [plain, full]
-        assert await uow.keys.find("0000000000000000") is None
 
 
 async def test_completions_are_kept_as_they_were(database: SqlDatabase) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import stat
 import sys
+import threading
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
@@ -27,7 +28,7 @@ from frontend.db.engines import sqlite_url
 from frontend.db.models import Base
 from frontend.domain.errors import Internal, InvalidRequest, Unavailable
 from frontend.settings import SettingsError
-from tests.support.database import PostgresServer, contents, empty, opened
+from tests.support.database import PostgresServer, contents, empty, execute, opened
 from tests.support.records import MOST, NOW, api_key, conversation, messages, sequence, turn, with_items
 
 SHORT_S = 0.5
@@ -39,6 +40,21 @@ async def append(database: SqlDatabase, item_id: str = "i1") -> None:
 
 
 # SQLite
+
+
+async def test_closing_waits_for_what_was_cut_off(tmp_path: Path) -> None:
+    """The thread of a connection whose statement was cancelled ends before the event loop may."""
+    path, before = tmp_path / "hermes2.db", set(threading.enumerate())
+    async with opened(sqlite_url(path)) as database:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writing = asyncio.create_task(append(database))
+            await asyncio.sleep(0.05)
+            writing.cancel()
+            await asyncio.wait([writing])
+            other.execute("ROLLBACK")
+    left = set(threading.enumerate()) - before
+    assert [thread.name for thread in left if "_connection_worker_thread" in thread.name] == []
 
 
 async def test_a_file_that_another_process_writes_to_is_unavailable(tmp_path: Path) -> None:
@@ -242,7 +258,7 @@ async def test_a_newer_database_is_refused(database_url: str) -> None:
             async with opened(database_url):
                 pass
     finally:
-        await execute(database_url, "UPDATE alembic_version SET version_num = '0002'")
+        await execute(database_url, "UPDATE alembic_version SET version_num = '0003'")
 
 
 async def test_the_migrations_make_what_the_models_say(database: SqlDatabase) -> None:
@@ -339,15 +355,3 @@ async def test_four_processes_may_start_at_once(kind: str, tmp_path: Path, postg
         await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
         assert [process.returncode for process in processes] == [0, 0, 0, 0]
         assert set().union(*(await contents(url)).values()) == set()
-
-
-async def execute(url: str, statement: str) -> None:
-    if url.startswith("sqlite"):
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as file:
-            file.execute(statement)
-        return
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()

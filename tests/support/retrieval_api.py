@@ -120,7 +120,7 @@ def application(**provided: object) -> Litestar:
 
     def name_tenant(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
         tenant = connection.headers["authorization"].removeprefix("Bearer ")
-        connection.scope["user"] = Principal(key_id="key", tenant=tenant, scopes=frozenset())
+        connection.scope["user"] = Principal(key_id="key", tenant=tenant, scopes=frozenset({"admin"}))
 
     def provider(value: object) -> Provide:
         return Provide(lambda: value, sync_to_thread=False)

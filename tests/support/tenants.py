@@ -13,11 +13,11 @@ import httpx
 import msgspec
 from openai import AsyncOpenAI
 
-from frontend.domain.ports import Engine
+from frontend.domain.ports import Embedder, Engine
 from frontend.domain.principal import Principal
 from frontend.domain.storage import Database
 from frontend.runtime import Runtime
-from frontend.services.api_keys import ApiKeyService
+from frontend.services.keys.authentication import ApiKeyService
 from tests.support.app import client_for
 
 OURS, THEIRS = "ours", "theirs"
@@ -31,7 +31,7 @@ class KeysAreTenants(ApiKeyService):
 
     async def authenticate(self, authorization: str | None) -> Principal:
         tenant, _, profile = (authorization or "").removeprefix("Bearer ").partition("+")
-        return Principal(key_id="key", tenant=tenant, scopes=frozenset(), profile=profile or None)
+        return Principal(key_id="key", tenant=tenant, scopes=frozenset({"admin"}), profile=profile or None)
 
 
 class Api(msgspec.Struct, frozen=True):
@@ -45,9 +45,11 @@ class Api(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def api_for(engine: Engine, model: Path, database: Database, **variables: str) -> AsyncIterator[Api]:
+async def api_for(
+    engine: Engine, model: Path, database: Database, embedder: Embedder | None = None, **variables: str
+) -> AsyncIterator[Api]:
     """`variables`: settings without their prefix."""
-    async with client_for(engine, model, None, None, database, **variables) as connected:
+    async with client_for(engine, model, None, embedder, database, None, **variables) as connected:
         app = cast(Any, connected._transport).app
         state = app._app.state
         state.runtime = msgspec.structs.replace(state.runtime, api_keys=KeysAreTenants())
@@ -73,7 +75,9 @@ def strict_sdk(http: httpx.AsyncClient) -> AsyncOpenAI:
 class Visitor:
     """Posts `body`, hears the reply as it comes, and leaves when `left` is set."""
 
-    def __init__(self, path: str, body: Mapping[str, object], key: str = OURS) -> None:
+    def __init__(
+        self, path: str, body: Mapping[str, object], key: str = OURS, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.left = asyncio.Event()
         self._heard = asyncio.Event()
         self._sent: list[Any] = []
@@ -88,7 +92,11 @@ class Visitor:
             "raw_path": path.encode(),
             "root_path": "",
             "query_string": b"",
-            "headers": [(b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json")],
+            "headers": [
+                (b"authorization", f"Bearer {key}".encode()),
+                (b"content-type", b"application/json"),
+                *((name.encode(), value.encode()) for name, value in (headers or {}).items()),
+            ],
             "server": ("hermes2", 80),
             "client": ("127.0.0.1", 1),
         }

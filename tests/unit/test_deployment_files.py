@@ -20,7 +20,7 @@ import yaml
 
 from deploy.launcher import cli
 from deploy.launcher.frontend import FrontendService
-from deploy.launcher.triton import RESTRICTED
+from deploy.launcher.triton import OFF, RESTRICTED
 from deploy.launcher.valkey import ValkeyService
 from frontend.settings import ROOT, Settings
 
@@ -83,9 +83,15 @@ def seconds(text: str) -> int:
     return int(text.removesuffix("s"))
 
 
-def options(arguments: list[str]) -> dict[str, str]:
+def options(arguments: list[str]) -> dict[str, list[str]]:
     """["--port", "0", "--save", ""] as a table."""
-    return dict(zip(arguments[::2], arguments[1::2], strict=True))
+    table: dict[str, list[str]] = {}
+    for argument in arguments:
+        if argument.startswith("--"):
+            values = table[argument] = []
+        else:
+            values.append(argument)
+    return table
 
 
 def limit(service: Mapping[str, Any], resource: str) -> str:
@@ -169,6 +175,15 @@ def test_frontend_listens_where_compose_looks(services: dict[str, Any]) -> None:
     assert f":{DEFAULTS.port}/health/live" in services["frontend"]["healthcheck"]["test"][-1]
 
 
+def test_image_bounds_requests_as_the_launcher_does(tmp_path: Path) -> None:
+    """Everything that it tells Granian about HTTP, by the same values."""
+    image = options(json.loads(DOCKERFILE.read_text().partition("\nCMD ")[2].replace("\\\n", ""))[2:])
+    launcher = options(FrontendService(Settings(home=tmp_path), tmp_path, "").command().argv[4:])
+    bounds = {name for name in launcher if name.startswith("--http") or name == "--workers-kill-timeout"}
+    assert len(bounds) == 4
+    assert {name: image[name] for name in bounds} == {name: launcher[name] for name in bounds}
+
+
 def test_engine_and_valkey_are_on_the_inner_network_only(compose: dict[str, Any], services: dict[str, Any]) -> None:
     """Triton and Valkey have no way out and no way in, except for the frontend."""
     inner = {name for name, network in compose["networks"].items() if network.get("internal")}
@@ -178,13 +193,13 @@ def test_engine_and_valkey_are_on_the_inner_network_only(compose: dict[str, Any]
 
 
 def test_engine_is_closed_as_the_launcher_closes_it(services: dict[str, Any]) -> None:
-    """The same calls of Triton need a secret as under the launcher; HTTP and model control are off."""
+    """The same calls of Triton need a secret as under the launcher; all servers but that of gRPC are off, and so is model
+    control."""
     command = services["triton"]["command"]
     restricted = [argument for argument in command if "restricted" in argument]
     assert len(restricted) == 1
     assert restricted[0].startswith(f"--grpc-restricted-protocol={RESTRICTED}:hermes2-admin=${{{SECRETS[1]}:?")
-    closed = {"--allow-http=false", "--model-control-mode=none", "--disable-auto-complete-config"}
-    assert closed <= set(command)
+    assert set(OFF) <= set(command)
 
 
 def test_engine_image_has_the_fixes(services: dict[str, Any]) -> None:
@@ -219,10 +234,10 @@ def test_containers_wait_as_long_as_the_settings(services: dict[str, Any]) -> No
 
 
 def test_valkey_keeps_nothing_as_under_the_launcher(services: dict[str, Any], tmp_path: Path) -> None:
-    """Persistence, maxmemory and eviction are those of the launcher's Valkey."""
+    """Persistence, maxmemory, eviction and the rights of a connection are those of the launcher's Valkey."""
     ours = options(ValkeyService(DEFAULTS, tmp_path / "valkey.sock").command().argv[1:])
     theirs = options(services["valkey"]["command"])
-    same = ("--save", "--appendonly", "--maxmemory", "--maxmemory-policy")
+    same = ("--save", "--appendonly", "--maxmemory", "--maxmemory-policy", "--user")
     assert {name: theirs[name] for name in same} == {name: ours[name] for name in same}
 
 

@@ -12,9 +12,10 @@ from litestar.types import ASGIApp
 
 from frontend.api.chat import mapping, replies, schema, stored, stored_schema
 from frontend.api.generations import Head
+from frontend.api.scopes import require_for_turn
 from frontend.domain.conversations import PageRequest
 from frontend.domain.hermes.encoder import Encoder
-from frontend.http.auth import principal_of
+from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.pagination import ID, METADATA_FILTER, page_of
 from frontend.http.replies import EventStream, JsonReply
@@ -43,9 +44,11 @@ OLDEST_FIRST = page_of(order="asc")
 class ChatController(Controller):
     path = "/v1/chat/completions"
     tags = ("Chat",)
+    opt = needs("chat")
 
     @post(
         status_code=200,
+        opt=needs("chat", gated=True),
         responses={
             200: ResponseSpec(schema.ChatCompletion, description="With `stream: true`: server-sent events instead.")
         }
@@ -64,6 +67,7 @@ class ChatController(Controller):
         """The assistant's next turn, whole or as server-sent events."""
         principal, head = principal_of(request), Head.new("chatcmpl-")
         turn = mapping.to_domain(data, head.id, session_id, settings.limits.n)
+        require_for_turn(principal, turn)
         reply = await chat.open(turn, principal, traceparent_of(request))
         keep = stored.Keep(stored_completions, principal.tenant, data) if data.store else None
         if turn.stream:

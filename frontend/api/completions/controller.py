@@ -14,7 +14,7 @@ from frontend.api.completions import mapping
 from frontend.api.completions.schema import Completion, CreateCompletion
 from frontend.api.generations import Head
 from frontend.domain.hermes.encoder import Encoder
-from frontend.http.auth import principal_of
+from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.replies import EventStream, JsonReply
 from frontend.http.trace_context import traceparent_of
@@ -25,6 +25,7 @@ from frontend.settings import Settings
 class CompletionController(Controller):
     path = "/v1/completions"
     tags = ("Completions",)
+    opt = needs("chat", gated=True)
 
     @post(
         status_code=200,

@@ -13,10 +13,11 @@ from litestar.types import ASGIApp
 from frontend.api.conversations import mapping, schema
 from frontend.api.items.mapping import to_body, to_items
 from frontend.api.items.schema import LOGPROBS, RESULTS, Include, ItemBody
+from frontend.api.scopes import require_for_context
 from frontend.domain.conversations import PageRequest
 from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.seal import Seal
-from frontend.http.auth import principal_of
+from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.json_stream import JsonStream
 from frontend.http.pagination import METADATA_FILTER, include_of, page_of
@@ -33,6 +34,7 @@ Question = Annotated[str | None, QueryParameter(max_length=1024, description="A 
 class ConversationController(Controller):
     path = "/v1/conversations"
     tags = ("Conversations",)
+    opt = needs("conversations")
 
     @post(status_code=200, responses=MISSING)
     async def create(
@@ -43,6 +45,7 @@ class ConversationController(Controller):
         seal: NamedDependency[Seal],
     ) -> schema.ConversationBody:
         """A new conversation, with up to 20 items."""
+        require_for_context(principal_of(request), data.context)
         tenant = principal_of(request).tenant
         return mapping.body(await conversations.create(tenant, mapping.to_new(data, seal.of(tenant))))
 
@@ -73,6 +76,7 @@ class ConversationController(Controller):
         conversations: Conversations,
     ) -> schema.ConversationBody:
         """Changes what is sent, and nothing else."""
+        require_for_context(principal_of(request), data.context)
         tenant, change = principal_of(request).tenant, mapping.to_change(data)
         return mapping.body(await conversations.update(tenant, conversation_id, change))
 
@@ -115,6 +119,7 @@ class ConversationController(Controller):
 class ConversationItemController(Controller):
     path = "/v1/conversations/{conversation_id:str}/items"
     tags = ("Conversations",)
+    opt = needs("conversations")
 
     @post(status_code=200, responses=MISSING, dependencies=INCLUDE)
     async def create(

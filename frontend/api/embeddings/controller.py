@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from litestar import Controller, post
+from functools import partial
+from typing import Any
+
+from litestar import Controller, Request, post
 from litestar.di import NamedDependency
 from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
@@ -10,23 +13,32 @@ from litestar.types import ASGIApp
 
 from frontend.api.embeddings import mapping
 from frontend.api.embeddings.schema import CreateEmbedding, EmbeddingList
+from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.replies import JsonReply
 from frontend.services.embeddings import EmbeddingService
+from frontend.services.limits.gate import Gate
 
 
 class EmbeddingController(Controller):
     path = "/v1/embeddings"
     tags = ("Embeddings",)
+    opt = needs("chat", gated=True)
 
     @post(
         status_code=200, responses={200: ResponseSpec(EmbeddingList, description="One vector per input.")} | RESPONSES
     )
-    async def create(self, data: JSONBody[CreateEmbedding], embeddings: NamedDependency[EmbeddingService]) -> ASGIApp:
+    async def create(
+        self,
+        data: JSONBody[CreateEmbedding],
+        request: Request[Any, Any, Any],
+        embeddings: NamedDependency[EmbeddingService],
+        gate: NamedDependency[Gate],
+    ) -> ASGIApp:
         """A vector for each text, in the order of the texts."""
-        task = mapping.to_domain(data)
+        task, counted = mapping.to_domain(data), partial(gate.counted, principal_of(request))
 
         async def reply() -> EmbeddingList:
-            return await mapping.body(await embeddings.create(task), data.encoding_format)
+            return await mapping.body(await embeddings.create(task, counted), data.encoding_format)
 
         return JsonReply(reply)

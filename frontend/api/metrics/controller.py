@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 
 from frontend.domain.errors import ServiceError
 from frontend.domain.ports import Engine
+from frontend.http.auth import needs
 from frontend.observability import metrics
 from frontend.settings import Settings
 
@@ -16,6 +17,7 @@ PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 class MetricsController(Controller):
     path = "/metrics"
     tags = ("Metrics",)
+    opt = needs("metrics")
 
     @get(media_type=PROMETHEUS_TEXT)
     async def metrics(self, engine: NamedDependency[Engine], settings: NamedDependency[Settings]) -> Response[str]:

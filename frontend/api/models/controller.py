@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import Parameter
 
 from frontend.api.models.schema import ModelBody, ModelList
+from frontend.http.auth import needs
 from frontend.http.errors import RESPONSES
 from frontend.services.models import Model, ModelService
 
@@ -16,6 +17,7 @@ from frontend.services.models import Model, ModelService
 class ModelController(Controller):
     path = "/v1/models"
     tags = ("Models",)
+    opt = needs("models")
 
     @get()
     async def list(self, models: NamedDependency[ModelService]) -> ModelList:

@@ -7,11 +7,13 @@ from litestar.di import NamedDependency
 
 from frontend.api.profiles import mapping, schema
 from frontend.domain.profiles import Profiles
+from frontend.http.auth import needs
 
 
 class ProfileController(Controller):
     path = "/v1/profiles"
     tags = ("Profiles",)
+    opt = needs("models")
 
     @get()
     async def list(self, profiles: NamedDependency[Profiles]) -> schema.ProfileList:

@@ -14,10 +14,11 @@ from frontend.api.items.schema import INCLUDABLE, LOGPROBS, RESULTS
 from frontend.api.responses import mapping, schema
 from frontend.api.responses.events import frames
 from frontend.api.responses.mapping import Bodies
+from frontend.api.scopes import require_for_turn
 from frontend.domain.conversations import PageRequest
 from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.seal import Seal
-from frontend.http.auth import principal_of
+from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.pagination import ID, include_of, page_of
 from frontend.http.replies import EventStream, JsonReply
@@ -47,8 +48,9 @@ WHOLE = {200: ResponseSpec(schema.ResponseBody, description="With `stream: true`
 class ResponseController(Controller):
     path = "/v1/responses"
     tags = ("Responses",)
+    opt = needs("chat")
 
-    @post(status_code=200, responses=WHOLE | RESPONSES)
+    @post(status_code=200, opt=needs("chat", gated=True), responses=WHOLE | RESPONSES)
     async def create(
         self,
         data: JSONBody[schema.CreateResponse],
@@ -63,6 +65,7 @@ class ResponseController(Controller):
         principal = principal_of(request)
         mine = seal.of(principal.tenant)
         task = mapping.to_task(data, session_id, mine)
+        require_for_turn(principal, task)
         run = await responses.create(task, principal, traceparent_of(request))
         bodies = Bodies(
             encoder, mine, with_logprobs=mapping.wants_logprobs(data), with_results=mapping.wants_results(data)
@@ -145,10 +148,12 @@ class ResponseController(Controller):
         """How many tokens the prompt of such a response would have. Makes none."""
         principal = principal_of(request)
         task = mapping.to_prompt_task(data, session_id, seal.of(principal.tenant))
+        require_for_turn(principal, task)
         return schema.InputTokens(await responses.count_tokens(task, principal))
 
     @post(
         "/compact",
+        opt=needs("chat", gated=True),
         status_code=200,
         responses={200: ResponseSpec(schema.CompactionResult, description="What to go on from.")} | RESPONSES,
     )

@@ -8,9 +8,10 @@ from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
+from frontend.api.scopes import require_for_context
 from frontend.api.sessions import mapping, schema
 from frontend.domain.seal import Seal
-from frontend.http.auth import principal_of
+from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.services.sessions import SessionService
 
@@ -22,6 +23,7 @@ MISSING = {404: RESPONSES[404]}
 class SessionController(Controller):
     path = "/v1/sessions"
     tags = ("Sessions",)
+    opt = needs("conversations")
 
     @post(status_code=200, responses=MISSING)
     async def create(
@@ -32,6 +34,7 @@ class SessionController(Controller):
         seal: NamedDependency[Seal],
     ) -> schema.SessionBody:
         """A handle on a conversation, its own or a new one, for the header X-Session-ID. It ends by itself."""
+        require_for_context(principal_of(request), data.context)
         tenant = principal_of(request).tenant
         return mapping.body(await sessions.create(tenant, mapping.to_new(data, seal.of(tenant))))
 

@@ -13,17 +13,18 @@ from frontend.api.vector_stores import files_schema as schema
 from frontend.api.vector_stores.files_controller import MISSING, OfStatus, StoreFiles
 from frontend.api.vector_stores.polling import polled
 from frontend.domain.documents import FileBatch
-from frontend.http.auth import principal_of
+from frontend.http.auth import needs, principal_of
 from frontend.http.pagination import Turned, turned_page_of
 
 AnyRequest = Request[Any, Any, Any]
+READS, WRITES = needs("retrieval:read"), needs("retrieval:write")
 
 
 class FileBatchController(Controller):
     path = "/v1/vector_stores/{vector_store_id:str}/file_batches"
     tags = ("Vector stores",)
 
-    @post(status_code=200, responses=MISSING)
+    @post(status_code=200, responses=MISSING, opt=WRITES)
     async def create(
         self,
         vector_store_id: FromPath[str],
@@ -35,21 +36,21 @@ class FileBatchController(Controller):
         files, param = mapping.to_batch(data)
         return reply(await store_files.add_batch(principal_of(request).tenant, vector_store_id, files, param))
 
-    @get("/{batch_id:str}", responses=MISSING)
+    @get("/{batch_id:str}", responses=MISSING, opt=READS)
     async def retrieve(
         self, vector_store_id: FromPath[str], batch_id: FromPath[str], request: AnyRequest, store_files: StoreFiles
     ) -> Response[schema.FileBatchBody]:
         """How far its files are."""
         return reply(await store_files.batch(principal_of(request).tenant, vector_store_id, batch_id))
 
-    @post("/{batch_id:str}/cancel", status_code=200, responses=MISSING)
+    @post("/{batch_id:str}/cancel", status_code=200, responses=MISSING, opt=WRITES)
     async def cancel(
         self, vector_store_id: FromPath[str], batch_id: FromPath[str], request: AnyRequest, store_files: StoreFiles
     ) -> Response[schema.FileBatchBody]:
         """Its files that are not done are not put in; those that are done stay."""
         return reply(await store_files.cancel_batch(principal_of(request).tenant, vector_store_id, batch_id))
 
-    @get("/{batch_id:str}/files", responses=MISSING, dependencies={"page": turned_page_of()})
+    @get("/{batch_id:str}/files", responses=MISSING, dependencies={"page": turned_page_of()}, opt=READS)
     async def files(
         self,
         vector_store_id: FromPath[str],

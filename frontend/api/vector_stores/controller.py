@@ -11,7 +11,7 @@ from litestar.params import FromPath, JSONBody
 from frontend.api.vector_stores import mapping, schema
 from frontend.api.vector_stores.polling import polled
 from frontend.domain.documents import VectorStore
-from frontend.http.auth import principal_of
+from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.pagination import Turned, turned_page_of
 from frontend.services.search import SearchService
@@ -20,20 +20,21 @@ from frontend.services.vector_stores import VectorStoreService
 AnyRequest = Request[Any, Any, Any]
 Stores = NamedDependency[VectorStoreService]
 MISSING = {404: RESPONSES[404]}
+READS, WRITES = needs("retrieval:read"), needs("retrieval:write")
 
 
 class VectorStoreController(Controller):
     path = "/v1/vector_stores"
     tags = ("Vector stores",)
 
-    @post(status_code=200, responses=MISSING)
+    @post(status_code=200, responses=MISSING, opt=WRITES)
     async def create(
         self, data: JSONBody[schema.CreateVectorStore], request: AnyRequest, vector_stores: Stores
     ) -> Response[schema.VectorStoreBody]:
         """A new one, with up to 500 files."""
         return reply(vector_stores, await vector_stores.create(principal_of(request).tenant, mapping.to_new(data)))
 
-    @get(dependencies={"page": turned_page_of()})
+    @get(dependencies={"page": turned_page_of()}, opt=READS)
     async def list(
         self, request: AnyRequest, vector_stores: Stores, page: NamedDependency[Turned]
     ) -> schema.VectorStoreList:
@@ -42,14 +43,14 @@ class VectorStoreController(Controller):
         data = [mapping.body(each, expired=vector_stores.has_expired(each)) for each in page.shown(found.data)]
         return mapping.stores(data, found.has_more)
 
-    @get("/{vector_store_id:str}", responses=MISSING)
+    @get("/{vector_store_id:str}", responses=MISSING, opt=READS)
     async def retrieve(
         self, vector_store_id: FromPath[str], request: AnyRequest, vector_stores: Stores
     ) -> Response[schema.VectorStoreBody]:
         """One of them, and how far its files are."""
         return reply(vector_stores, await vector_stores.get(principal_of(request).tenant, vector_store_id))
 
-    @post("/{vector_store_id:str}", status_code=200, responses=MISSING)
+    @post("/{vector_store_id:str}", status_code=200, responses=MISSING, opt=WRITES)
     async def update(
         self,
         vector_store_id: FromPath[str],
@@ -61,7 +62,7 @@ class VectorStoreController(Controller):
         tenant, change = principal_of(request).tenant, mapping.to_change(data)
         return reply(vector_stores, await vector_stores.update(tenant, vector_store_id, change))
 
-    @delete("/{vector_store_id:str}", status_code=200, responses=MISSING)
+    @delete("/{vector_store_id:str}", status_code=200, responses=MISSING, opt=WRITES)
     async def remove(
         self, vector_store_id: FromPath[str], request: AnyRequest, vector_stores: Stores
     ) -> schema.VectorStoreDeleted:
@@ -69,7 +70,7 @@ class VectorStoreController(Controller):
         await vector_stores.delete(principal_of(request).tenant, vector_store_id)
         return schema.VectorStoreDeleted(id=vector_store_id)
 
-    @post("/{vector_store_id:str}/search", status_code=200, responses=MISSING | {504: RESPONSES[504]})
+    @post("/{vector_store_id:str}/search", status_code=200, responses=MISSING | {504: RESPONSES[504]}, opt=READS)
     async def search(
         self,
         vector_store_id: FromPath[str],

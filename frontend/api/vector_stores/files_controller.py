@@ -14,7 +14,7 @@ from frontend.api.vector_stores import files_mapping as mapping
 from frontend.api.vector_stores import files_schema as schema
 from frontend.api.vector_stores.polling import polled
 from frontend.domain.documents import IngestStatus, StoreFile
-from frontend.http.auth import principal_of
+from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.json_stream import JsonStream
 from frontend.http.pagination import Turned, turned_page_of
@@ -25,13 +25,14 @@ StoreFiles = NamedDependency[StoreFileService]
 MISSING = {404: RESPONSES[404]}
 CONTENT = ResponseSpec(schema.StoreFileContent, description="All of it.")
 OfStatus = Annotated[IngestStatus | None, QueryParameter(name="filter", description="Only files of this status.")]
+READS, WRITES = needs("retrieval:read"), needs("retrieval:write")
 
 
 class StoreFileController(Controller):
     path = "/v1/vector_stores/{vector_store_id:str}/files"
     tags = ("Vector stores",)
 
-    @post(status_code=200, responses=MISSING)
+    @post(status_code=200, responses=MISSING, opt=WRITES)
     async def create(
         self,
         vector_store_id: FromPath[str],
@@ -42,7 +43,7 @@ class StoreFileController(Controller):
         """Puts a file into the store; it can be found when its status is `completed`. One that is there is read anew."""
         return reply(await store_files.add(principal_of(request).tenant, vector_store_id, mapping.to_new(data)))
 
-    @get(responses=MISSING, dependencies={"page": turned_page_of()})
+    @get(responses=MISSING, dependencies={"page": turned_page_of()}, opt=READS)
     async def list(
         self,
         vector_store_id: FromPath[str],
@@ -55,14 +56,14 @@ class StoreFileController(Controller):
         found = await store_files.page(principal_of(request).tenant, vector_store_id, page.request, status)
         return mapping.files(page.shown(found.data), found.has_more)
 
-    @get("/{file_id:str}", responses=MISSING)
+    @get("/{file_id:str}", responses=MISSING, opt=READS)
     async def retrieve(
         self, vector_store_id: FromPath[str], file_id: FromPath[str], request: AnyRequest, store_files: StoreFiles
     ) -> Response[schema.StoreFileBody]:
         """How far it is; `last_error` says why it has failed."""
         return reply(await store_files.get(principal_of(request).tenant, vector_store_id, file_id))
 
-    @post("/{file_id:str}", status_code=200, responses=MISSING)
+    @post("/{file_id:str}", status_code=200, responses=MISSING, opt=WRITES)
     async def update(
         self,
         vector_store_id: FromPath[str],
@@ -75,7 +76,7 @@ class StoreFileController(Controller):
         tenant, attributes = principal_of(request).tenant, data.attributes or {}
         return reply(await store_files.set_attributes(tenant, vector_store_id, file_id, attributes))
 
-    @delete("/{file_id:str}", status_code=200, responses=MISSING)
+    @delete("/{file_id:str}", status_code=200, responses=MISSING, opt=WRITES)
     async def remove(
         self, vector_store_id: FromPath[str], file_id: FromPath[str], request: AnyRequest, store_files: StoreFiles
     ) -> schema.StoreFileDeleted:
@@ -83,7 +84,7 @@ class StoreFileController(Controller):
         await store_files.remove(principal_of(request).tenant, vector_store_id, file_id)
         return schema.StoreFileDeleted(id=file_id)
 
-    @get("/{file_id:str}/content", responses={200: CONTENT} | MISSING)
+    @get("/{file_id:str}/content", responses={200: CONTENT} | MISSING, opt=READS)
     async def content(
         self, vector_store_id: FromPath[str], file_id: FromPath[str], request: AnyRequest, store_files: StoreFiles
     ) -> ASGIApp:

@@ -95,6 +95,8 @@ class ContextBuilder:
 
     async def _count(self, task: ContextTask) -> Counted:
         layout = lay_out(task, self._renderer)
+        chars = sum(len(piece) for turns in layout.fixed.values() for pieces in turns for piece in pieces)
+        self._tokenizer.check_length(chars, task.input_param)
         turns = dict(zip(layout.fixed, await self._encode(layout.fixed.values()), strict=True))
         frame = len(self._renderer.framed(()))
         fixed = frame + sum(map(count, turns.values()))

@@ -38,6 +38,7 @@ from frontend.services.context.builder import ContextBuilder
 from frontend.services.context.summary_writer import STEP_TOKENS, SummaryWriter
 from frontend.services.context.windows import load_window
 from frontend.services.generate import Generator
+from frontend.services.limits.gate import Gate
 from frontend.services.models import Model
 from frontend.services.tokenize import Tokenizer
 
@@ -83,6 +84,7 @@ class SummaryService:
         builder: ContextBuilder,
         tokenizer: Tokenizer,
         generator: Generator,
+        gate: Gate,
         step_tokens: int = STEP_TOKENS,
         *,
         remember: Callable[[str, str], None] = lambda tenant, conversation_id: None,
@@ -97,6 +99,7 @@ class SummaryService:
             database,
             tokenizer,
             generator,
+            gate,
             summary_tokens=builder.limits.summary_tokens,
             step_tokens=step_tokens,
         )

@@ -14,6 +14,7 @@ from frontend.domain.principal import Principal
 from frontend.domain.storage import Database
 from frontend.services.context.summary_prompt import summary_prompt
 from frontend.services.generate import Generator
+from frontend.services.limits.gate import Gate
 from frontend.services.models import Model
 from frontend.services.tokenize import Tokenizer
 
@@ -37,6 +38,7 @@ class SummaryWriter:
         database: Database,
         tokenizer: Tokenizer,
         generator: Generator,
+        gate: Gate,
         *,
         summary_tokens: int,
         step_tokens: int = STEP_TOKENS,
@@ -44,6 +46,7 @@ class SummaryWriter:
         self._database = database
         self._tokenizer = tokenizer
         self._generator = generator
+        self._gate = gate
         self._summary_tokens = summary_tokens
         self._step_tokens = step_tokens
 
@@ -89,7 +92,7 @@ class SummaryWriter:
         return (await self._ask(tenant, model, prompt_ids, max_tokens)).text
 
     async def _ask(self, tenant: str, model: Model, prompt_ids: Sequence[int], max_tokens: int) -> Said:
-        """In the tenant's own part of the prefix cache."""
+        """In the tenant's own part of the prefix cache, when there is a place for it."""
         reply = self._generator.open(
             model,
             prompt_ids,
@@ -101,7 +104,8 @@ class SummaryWriter:
             traceparent=None,
         )
         text, cached = "", 0
-        async with aclosing(reply.deltas) as deltas:
+        new_tokens = min(len(prompt_ids), self._step_tokens)
+        async with aclosing(self._gate.aside(reply, tenant, new_tokens)) as deltas:
             async for delta in deltas:
                 text += "".join(choice.text for choice in delta.choices)
                 cached = max(cached, delta.num_cached_tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
 import msgspec
 import structlog
@@ -94,13 +94,14 @@ class BackgroundRuns:
         finally:
             self._leave(tenant)
 
-    def start(self, tenant: str, response_id: str, run: ResponseRun) -> None:
+    def start(self, tenant: str, response_id: str, run: ResponseRun, when_ended: Callable[[], object]) -> None:
         events = LiveEvents()
         task = asyncio.create_task(self._run(tenant, response_id, run, events))
         key = tenant, response_id
         self._running[key] = Running(task, events)
         self._of_tenant[tenant] += 1
         task.add_done_callback(lambda _: self._ended(key))
+        task.add_done_callback(lambda _: when_ended())
 
     def _ended(self, key: tuple[str, str]) -> None:
         running = self._running.pop(key)
@@ -141,7 +142,7 @@ class BackgroundRuns:
         try:
             async with self._database.writing() as uow:
                 response = await uow.responses.get(tenant, response_id)
-                if response.status == "queued":
+                if response.status == "queued" and events:
                     await uow.responses.start(tenant, response_id)
                 if response.running:
                     await uow.responses.add_events(tenant, response_id, events)

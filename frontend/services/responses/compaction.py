@@ -10,9 +10,11 @@ from frontend.domain import ids
 from frontend.domain.generation import Sampling, Usage
 from frontend.domain.items import CompactionItem, Item
 from frontend.domain.principal import Principal
+from frontend.services.added_items import chars_of
 from frontend.services.context.summary_prompt import summary_prompt
 from frontend.services.context.transcript import is_system
 from frontend.services.generate import Generator
+from frontend.services.limits.gate import Gate
 from frontend.services.models import Model
 from frontend.services.responses.task import Compaction
 from frontend.services.tokenize import Tokenizer
@@ -23,17 +25,20 @@ SHARE_OF_WINDOW = 4
 
 
 class Compactor:
-    def __init__(self, tokenizer: Tokenizer, generator: Generator) -> None:
+    def __init__(self, tokenizer: Tokenizer, generator: Generator, gate: Gate) -> None:
         self._tokenizer = tokenizer
         self._generator = generator
+        self._gate = gate
 
     async def compact(
         self, items: Sequence[Item], model: Model, principal: Principal, traceparent: str | None
     ) -> Compaction:
         """System messages stay as they are, the newest of all others that fit into the window are summarised.
 
-        Raises what the engine raises.
+        Raises what the gate and the engine raise.
         """
+        for item in items:
+            self._tokenizer.check_length(chars_of(item), "input")
         kept = [item for item in items if is_system(item)]
         size = min(SUMMARY_TOKENS, model.max_model_len // SHARE_OF_WINDOW)
         async with aclosing(newest_first([item for item in items if not is_system(item)])) as blocks:
@@ -51,7 +56,7 @@ class Compactor:
             traceparent=traceparent,
         )
         text, tokens, cached = "", 0, 0
-        async with aclosing(reply.deltas) as deltas:
+        async with aclosing(self._gate.through(reply, principal).deltas) as deltas:
             async for delta in deltas:
                 cached = max(cached, delta.num_cached_tokens)
                 for choice in delta.choices:
@@ -66,4 +71,6 @@ class Compactor:
 
 
 async def newest_first(items: Sequence[Item]) -> AsyncGenerator[Sequence[Item], None]:
-    yield items[::-1]
+    """One by one: what does not fit any more is not tokenised."""
+    for item in reversed(items):
+        yield [item]

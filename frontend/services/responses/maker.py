@@ -26,6 +26,7 @@ from frontend.services.context.summaries import SummaryService
 from frontend.services.context.transcript import is_system
 from frontend.services.file_search import messages_of
 from frontend.services.generate import Generator, Reply
+from frontend.services.limits.gate import Entry, Gate
 from frontend.services.lookups import LookedUp, Lookups
 from frontend.services.models import Model, ModelService
 from frontend.services.resource_ids import could_be
@@ -76,6 +77,7 @@ class ResponseMaker:
         keeper: TurnKeeper,
         summaries: SummaryService,
         lookups: Lookups,
+        gate: Gate,
     ) -> None:
         self._database = database
         self._models = models
@@ -87,6 +89,7 @@ class ResponseMaker:
         self._keeper = keeper
         self._summaries = summaries
         self._lookups = lookups
+        self._gate = gate
 
     async def prepare(self, task: ResponseTask, principal: Principal, traceparent: str | None) -> Prepared:
         """Changes nothing. Raises InvalidRequest and what is below it, NotFound, Unavailable."""
@@ -123,14 +126,21 @@ class ResponseMaker:
             reply=reply,
         )
 
-    async def begin(self, prepared: Prepared, principal: Principal, traceparent: str | None) -> ResponseRun:
-        """Raises ConversationLocked, and what `_prepare` raises: the conversation may have changed since."""
+    async def begin(
+        self, prepared: Prepared, entry: Entry, principal: Principal, traceparent: str | None
+    ) -> ResponseRun:
+        """`entry`: what the gate gave; in the background its place is waited for while the response runs.
+
+        Raises ConversationLocked, and what `prepare` raises: the conversation may have changed since.
+        """
         for _ in range(TRIES):
             try:
                 turn = await self._take_turn(prepared, principal.tenant)
+                reply = prepared.reply
+                follow = self._gate.patiently if prepared.task.background else self._gate.follow
                 return ResponseRun(
                     prepared.response,
-                    prepared.reply,
+                    msgspec.structs.replace(reply, deltas=follow(reply, entry)),
                     turn,
                     self._keeper,
                     streams=prepared.task.stream,
@@ -169,11 +179,12 @@ class ResponseMaker:
     async def events(
         self, prepared: Prepared, principal: Principal, traceparent: str | None
     ) -> AsyncGenerator[ResponseEvent, None]:
-        """Begins when it is first read: who never does leaves nothing behind."""
-        run = await self.begin(prepared, principal, traceparent)
-        async with aclosing(run.events()) as events:
-            async for event in events:
-                yield event
+        """Enters and begins when it is first read: who never does, or is not let in, leaves nothing behind."""
+        async with self._gate.enter(prepared.reply, principal) as entry:
+            run = await self.begin(prepared, entry, principal, traceparent)
+            async with aclosing(run.events()) as events:
+                async for event in events:
+                    yield event
 
     async def count_tokens(self, task: ResponseTask, principal: Principal) -> int:
         """Of the prompt that the task would have, without a look at the window."""

@@ -12,6 +12,7 @@ from frontend.domain.items import StoredItem
 from frontend.domain.principal import Principal
 from frontend.domain.responses import Response
 from frontend.domain.storage import Database
+from frontend.services.limits.gate import Gate
 from frontend.services.responses.background import BackgroundRuns
 from frontend.services.responses.compaction import Compactor
 from frontend.services.responses.maker import ResponseMaker, known_form
@@ -20,25 +21,28 @@ from frontend.services.responses.task import Compaction, ResponseTask, Run
 
 class ResponseService:
     def __init__(
-        self, database: Database, maker: ResponseMaker, background: BackgroundRuns, compactor: Compactor
+        self, database: Database, maker: ResponseMaker, background: BackgroundRuns, compactor: Compactor, gate: Gate
     ) -> None:
         self._database = database
         self._maker = maker
         self._background = background
         self._compactor = compactor
+        self._gate = gate
 
     async def create(self, task: ResponseTask, principal: Principal, traceparent: str | None) -> Run:
         """In the background it has begun when this returns; otherwise it begins when its events are first read.
 
-        Raises InvalidRequest and what is below it, NotFound, Unavailable; as does the first event.
+        Raises InvalidRequest and what is below it, NotFound, Unavailable, and RateLimited in the background; as does the
+        first event.
         """
         if not task.background:
             prepared = await self._maker.prepare(task, principal, traceparent)
             return Run(prepared.response, self._maker.events(prepared, principal, traceparent))
         with self._background.place(principal.tenant):
             prepared = await self._maker.prepare(task, principal, traceparent)
-            run = await self._maker.begin(prepared, principal, traceparent)
-        self._background.start(principal.tenant, run.response.id, run)
+            async with self._gate.share(prepared.reply, principal) as entry:
+                run = await self._maker.begin(prepared, entry, principal, traceparent)
+                self._background.start(principal.tenant, run.response.id, run, self._gate.keep(entry))
         return Run(run.response, self._background.follow(principal.tenant, run.response.id, -1))
 
     async def get(self, tenant: str, response_id: str) -> Response:

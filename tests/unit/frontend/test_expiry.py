@@ -41,6 +41,7 @@ class FakeDatabase:
             responses=SimpleNamespace(delete_events=self._taker("events")),
             files=SimpleNamespace(delete_expired=self._taker("files")),
             vector_stores=SimpleNamespace(delete_expired=self._taker("vector_stores")),
+            idempotency=SimpleNamespace(delete_expired=self._taker("idempotency_keys")),
         )
         self.writers -= 1
 
@@ -91,6 +92,7 @@ async def test_a_round() -> None:
         ("events", NOW - 3600, BATCHES["events"]),
         ("files", NOW, NOW - UPLOAD_S, BATCHES["files"]),
         *[("vector_stores", NOW - EXPIRED_STORE_S, 1)] * 3,
+        ("idempotency_keys", NOW, BATCHES["idempotency_keys"]),
     ]
     assert [(log["kind"], log["count"]) for log in logs] == [
         ("conversations", BATCHES["conversations"] + 1),

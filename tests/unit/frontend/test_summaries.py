@@ -37,13 +37,19 @@ from frontend.domain.storage import Database
 from frontend.services.context.builder import ContextBuilder
 from frontend.services.context.summaries import TRIMS, SummaryService
 from frontend.services.context.windows import load_window
-from frontend.services.generate import Generator
+from frontend.services.generate import Generator, cache_salt
+from frontend.services.limits.gate import Gate
+from frontend.services.limits.plans import Plans
+from frontend.services.limits.queue import FairQueue
 from frontend.services.models import Model
 from frontend.services.tokenize import Tokenizer
 from tests.fakes.engine import FakeEngine
 from tests.fakes.hot_state import FakeHotState
+from tests.fakes.limiter import FakeLimiter
 
 TENANT = "acme"
+PEPPER = b"pepper"
+SALT = cache_salt(PEPPER, TENANT)
 WINDOW = 1024
 MODEL = Model("smollm2-135m", "smollm2-135m", 0, WINDOW)
 PROFILE = Profile(name="default", version=1, description="")
@@ -92,8 +98,9 @@ class Service:
         self.tokenizer = Tokenizer(renderer, executor, 10**6)
         limits = {"reserve_tokens": 100, "summary_tokens": 40} | limits
         self.builder = ContextBuilder(self.tokenizer, settings.ContextSettings(**limits))
-        generator = Generator(engine, encoder.vocab_size, renderer.end_of_turn)
-        self.summaries = SummaryService(database, self.state, self.builder, self.tokenizer, generator, 10**6)
+        generator = Generator(engine, encoder.vocab_size, renderer.end_of_turn, PEPPER)
+        gate = Gate(FakeLimiter(), Plans(), FairQueue(8, max_waiting=8, max_wait_s=5))
+        self.summaries = SummaryService(database, self.state, self.builder, self.tokenizer, generator, gate, 10**6)
 
     async def create(self, conversation_id: str, items: list[Item], **switches: Any) -> None:
         async with self.database.writing() as uow:
@@ -188,11 +195,11 @@ class TestTrimAhead:
             assert trim.upto > 0
             assert trim == Trim(upto=trim.upto, summary="They met.", summarised_upto=trim.upto)
             summary, prefill = it.engine.requests
-            assert (summary.sampling.temperature, summary.sampling.max_tokens, summary.cache_salt) == (0, 40, TENANT)
+            assert (summary.sampling.temperature, summary.sampling.max_tokens, summary.cache_salt) == (0, 40, SALT)
             assert "Question 0?" in it.asked(0)
             assert f"Answer {trim.upto // 2 - 1}." in it.asked(0)
             assert f"Question {trim.upto // 2}?" not in it.asked(0)
-            assert (prefill.sampling.max_tokens, prefill.cache_salt, prefill.stream) == (1, TENANT, False)
+            assert (prefill.sampling.max_tokens, prefill.cache_salt, prefill.stream) == (1, SALT, False)
             _, after = await it.prompt("And now?")
             beginning = list(prefill.prompt_ids)
             assert list(after.prompt_ids)[: len(beginning)] == beginning

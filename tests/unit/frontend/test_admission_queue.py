@@ -1,0 +1,588 @@
+"""The queue before the engine: by hand for each promise, and as a whole by a model that is driven at random."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Coroutine
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from frontend.domain.errors import Overloaded
+from frontend.services.limits.queue import LONGEST_RETRY_S, FairQueue, Place
+
+
+class Clock:
+    """The queue's; the event loop has its own."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Client:
+    """One request: waits for its place, holds it until it is told to end."""
+
+    def __init__(
+        self, queue: FairQueue, tenant: str, choices: int = 1, prompt_tokens: int = 10, *, patient: bool = False
+    ) -> None:
+        self.tenant = tenant
+        self.place: Place | None = None
+        self.error: Overloaded | None = None
+        self._end = asyncio.Event()
+        self._queue = queue
+        self.task = asyncio.ensure_future(self._run(choices, prompt_tokens, patient))
+
+    async def _run(self, choices: int, prompt_tokens: int, patient: bool) -> None:
+        try:
+            async with self._queue.place(self.tenant, choices, prompt_tokens, patient=patient) as self.place:
+                await self._end.wait()
+        except Overloaded as exc:
+            self.error = exc
+
+    async def end(self) -> None:
+        self._end.set()
+        await self.task
+
+    async def leave(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+async def settled() -> None:
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+async def come(queue: FairQueue, *tenants: str, choices: int = 1, prompt_tokens: int = 10) -> list[Client]:
+    clients = [Client(queue, tenant, choices, prompt_tokens) for tenant in tenants]
+    await settled()
+    return clients
+
+
+def queue_of(slots: int, max_waiting: int = 100, max_wait_s: float = 600, clock: Clock | None = None) -> FairQueue:
+    return FairQueue(slots, max_waiting=max_waiting, max_wait_s=max_wait_s, clock=clock or Clock())
+
+
+class TestSlots:
+    async def test_who_comes_while_a_slot_is_free_does_not_wait(self) -> None:
+        """It has its place without giving up the event loop."""
+        queue = queue_of(1)
+        async with queue.place("a", 1, 10) as place:
+            assert (place.held, queue.free, queue.waiting) == (1, 0, 0)
+        assert queue.free == 1
+
+    async def test_a_slot_goes_to_the_next_as_soon_as_it_is_free(self) -> None:
+        """First come, first served within a tenant."""
+        queue = queue_of(1)
+        first, second, third = await come(queue, "a", "a", "a")
+        await first.end()
+        await settled()
+        assert second.place
+        assert not third.place
+
+    async def test_each_choice_gives_its_slot_back_when_it_ends(self) -> None:
+        """A request of three choices, of which two have ended, holds one."""
+        queue = queue_of(3)
+        (wide,) = await come(queue, "a", choices=3)
+        assert wide.place
+        wide.place.shrink(1)
+        assert queue.free == 2
+        wide.place.shrink(1)
+        await wide.end()
+        assert queue.free == 3
+
+    async def test_a_request_wider_than_all_slots_takes_them_all(self) -> None:
+        """It is served, not refused."""
+        queue = queue_of(2)
+        (wide,) = await come(queue, "a", choices=8)
+        assert wide.place
+        assert wide.place.held == 2
+        wide.place.shrink(7)
+        assert queue.free == 0
+        await wide.end()
+        assert queue.free == 2
+
+    async def test_narrow_requests_do_not_starve_a_wide_one(self) -> None:
+        """While it waits for its slots, those that become free are kept for it."""
+        queue = queue_of(4)
+        narrow = await come(queue, "a", "a", "a", "a")
+        (wide,) = await come(queue, "a", choices=4)
+        late = await come(queue, "a", "a")
+        for client in narrow:
+            await client.end()
+            await settled()
+        assert wide.place
+        assert not any(client.place for client in late)
+        await wide.end()
+        await settled()
+        assert all(client.place for client in late)
+
+    async def test_a_wide_one_that_leaves_lets_the_others_in(self) -> None:
+        """The slots that were kept for it are theirs at once."""
+        queue = queue_of(2)
+        (running,) = await come(queue, "a")
+        (wide,) = await come(queue, "a", choices=2)
+        (late,) = await come(queue, "a")
+        await wide.leave()
+        await settled()
+        assert late.place
+        assert running.place
+        await late.end()
+        await running.end()
+        assert queue.free == 2
+
+
+class TestLeaving:
+    async def test_who_leaves_while_waiting_is_gone(self) -> None:
+        """Nothing waits for it any more, and its slot goes to the next."""
+        queue = queue_of(1)
+        running, gone, next_one = await come(queue, "a", "a", "a")
+        await gone.leave()
+        assert queue.waiting == 1
+        await running.end()
+        await settled()
+        assert next_one.place
+
+    async def test_who_leaves_in_the_moment_of_being_granted_a_place_gives_it_back(self) -> None:
+        """Granted and cancelled before its task could run."""
+        queue = queue_of(1)
+        running, gone, next_one = await come(queue, "a", "a", "a")
+        assert running.place
+        queue.give_back(running.place, 1)
+        gone.task.cancel()
+        await settled()
+        assert gone.task.cancelled()
+        assert next_one.place
+        await next_one.end()
+        assert queue.free == 1
+
+    async def test_who_has_left_is_not_granted_a_place(self) -> None:
+        """Cancelled, and the slot becomes free before its task could run."""
+        queue = queue_of(1)
+        running, gone, next_one = await come(queue, "a", "a", "a")
+        gone.task.cancel()
+        await running.end()
+        await settled()
+        assert gone.task.cancelled()
+        assert next_one.place
+        await next_one.end()
+        assert queue.free == 1
+
+
+class TestBounds:
+    async def test_one_more_than_may_wait_is_refused_at_once(self) -> None:
+        """The newcomer, where one tenant has them all; with the code that says whose fault it is."""
+        queue = queue_of(1, max_waiting=1)
+        running, waiting, refused = await come(queue, "a", "a", "a")
+        assert refused.error
+        assert refused.error.code == "server_overloaded"
+        assert not waiting.error
+        assert queue.waiting == 1
+        assert running.place
+
+    async def test_without_a_queue_only_free_slots_are_given(self) -> None:
+        """`max_waiting` 0."""
+        queue = queue_of(1, max_waiting=0)
+        running, refused = await come(queue, "a", "b")
+        assert running.place
+        assert refused.error
+
+    async def test_who_has_the_most_waiting_loses_its_newest(self) -> None:
+        """Another tenant's first request finds room in a full queue."""
+        queue = queue_of(1, max_waiting=3)
+        _, *crowd = await come(queue, "loud", "loud", "loud", "loud")
+        (quiet,) = await come(queue, "quiet")
+        assert [client.error is not None for client in crowd] == [False, False, True]
+        assert not quiet.error
+        assert queue.waiting == 3
+
+    async def test_who_would_wait_too_long_is_refused_at_once(self) -> None:
+        """One slot that is held for 10 s each time, and nobody is to wait longer than 20: what is estimated must be far below."""
+        clock = Clock()
+        queue = queue_of(1, max_wait_s=20, clock=clock)
+        for _ in range(50):
+            (client,) = await come(queue, "a")
+            clock.now += 10
+            await client.end()
+        running, refused = await come(queue, "a", "a")
+        assert running.place
+        assert refused.error
+        assert refused.error.retry_after_s == pytest.approx(10, rel=0.05)
+
+    async def test_who_has_waited_too_long_is_refused(self) -> None:
+        """In the order in which they came; who came later goes on waiting."""
+        clock = Clock()
+        queue = queue_of(1, max_wait_s=0.01, clock=clock)
+        queue._held_s = 0.001
+        running, early = await come(queue, "a", "a")
+        clock.now += 0.006
+        (late,) = await come(queue, "a")
+        clock.now += 0.006
+        async with asyncio.timeout(5):
+            await early.task
+        assert early.error
+        assert not late.error
+        assert running.place
+        clock.now += 0.006
+        async with asyncio.timeout(5):
+            await late.task
+        assert late.error
+        assert queue.waiting == 0
+
+    async def test_the_patient_are_neither_counted_nor_refused(self) -> None:
+        """They wait behind their tenant's others, and outside of the bound."""
+        clock = Clock()
+        queue = queue_of(1, max_waiting=1, max_wait_s=6, clock=clock)
+        (running,) = await come(queue, "a")
+        patient = [Client(queue, "a", patient=True) for _ in range(3)]
+        await settled()
+        (urgent,) = await come(queue, "a")
+        assert not urgent.error
+        assert queue.waiting == 4
+        await running.end()
+        await settled()
+        assert urgent.place
+        assert not any(client.place for client in patient)
+        clock.now += 100
+        await urgent.end()
+        for client in patient:
+            await settled()
+            assert client.place
+            await client.end()
+
+
+class TestRetryAfter:
+    async def test_it_is_as_long_as_the_queue_takes(self) -> None:
+        """Two slots that are held for 3 s each, and four that want one: two rounds."""
+        clock = Clock()
+        queue = queue_of(2, max_waiting=3, clock=clock)
+        for _ in range(50):
+            clients = await come(queue, "a", "a")
+            clock.now += 3
+            for client in clients:
+                await client.end()
+        *_, refused = await come(queue, *"aaaaaa")
+        assert refused.error
+        assert refused.error.retry_after_s == pytest.approx(6, rel=0.05)
+
+    async def test_those_that_are_told_to_come_again_are_told_different_times(self) -> None:
+        """Two for each slot that there will be; other tenants do not wait behind them."""
+        queue = queue_of(1, max_waiting=2)
+        _, _, _, *refused = await come(queue, *"aaaaaaa")
+        told = [client.error.retry_after_s for client in refused if client.error]
+        assert told == pytest.approx([3, 3.5, 4, 4.5])
+        first, second = await come(queue, "b", "b")
+        assert second.error
+        assert second.error.retry_after_s < 4.5
+        assert not first.error
+
+    async def test_it_has_an_end(self) -> None:
+        """However many were refused."""
+        queue = queue_of(1, max_waiting=0)
+        _, *refused = await come(queue, *"a" * 200)
+        assert refused[-1].error
+        assert refused[-1].error.retry_after_s == LONGEST_RETRY_S
+
+
+class TestTheSlotThatIsKept:
+    async def test_one_tenant_does_not_take_the_last(self) -> None:
+        """Another finds a slot at once, and its next one waits for the first slot that becomes free."""
+        queue = queue_of(16)
+        loud = await come(queue, *["loud"] * 20)
+        assert sum(client.place is not None for client in loud) == 15
+        first, second = await come(queue, "quiet", "quiet")
+        assert first.place
+        assert not second.place
+        queue.served("loud", 10)
+        await loud[0].end()
+        await settled()
+        assert second.place
+
+    async def test_it_is_taken_as_soon_as_it_is_the_turn_of_who_may(self) -> None:
+        """A token of the others' answers is enough for that; no slot has to become free."""
+        queue = queue_of(16)
+        await come(queue, *["loud"] * 20)
+        (quiet,) = await come(queue, "quiet")
+        await quiet.end()
+        queue.served("quiet", 400)
+        (early,) = await come(queue, "quiet")
+        assert queue.free == 1
+        assert not early.place
+        queue.served("loud", 500)
+        await settled()
+        assert early.place
+
+    async def test_a_crowd_of_tenants_does_not_take_it_either(self) -> None:
+        """Three that all want more share the others."""
+        queue = queue_of(16)
+        await come(queue, *["a", "b", "c"] * 8)
+        assert queue.free == 1
+        (quiet,) = await come(queue, "quiet")
+        assert quiet.place
+
+    async def test_of_two_that_have_as_many_waiting_the_one_with_more_slots_gives_way(self) -> None:
+        """A loud tenant's only waiting request against a quiet one's."""
+        queue = queue_of(1, max_waiting=1)
+        _, loud = await come(queue, "loud", "loud")
+        (quiet,) = await come(queue, "quiet")
+        assert loud.error
+        assert not quiet.error
+
+
+class TestFairness:
+    async def test_the_tenant_that_was_served_least_is_next(self) -> None:
+        """Whoever came first, and however many wait beside it."""
+        queue = queue_of(1)
+        (running,) = await come(queue, "loud", prompt_tokens=100)
+        loud = await come(queue, "loud", "loud", prompt_tokens=100)
+        (quiet,) = await come(queue, "quiet")
+        queue.served("loud", 1)
+        await running.end()
+        await settled()
+        assert quiet.place
+        assert not any(client.place for client in loud)
+
+    async def test_an_answer_s_tokens_count_twice_those_of_a_prompt(self) -> None:
+        """30 tokens of an answer are more than 50 of a prompt."""
+        queue = queue_of(2)
+        reads, writes = await come(queue, "reads", "writes", prompt_tokens=0)
+        late = await come(queue, "writes", "reads", prompt_tokens=0)
+        queue.served("writes", 30)
+        assert writes.place
+        assert reads.place
+        reads.place.prompt_tokens = 0
+        queue.served("reads", 25)
+        await writes.end()
+        await settled()
+        assert late[1].place
+        assert not late[0].place
+
+    async def test_what_a_tenant_has_had_is_remembered_while_it_has_nothing_waiting(self) -> None:
+        """One after the other, none of which waits: they all count."""
+        queue = queue_of(2)
+        for _ in range(3):
+            (client,) = await come(queue, "busy", prompt_tokens=100)
+            await client.end()
+        assert queue._backlog.counter("busy") == 300
+        queue.served("busy", 50)
+        assert queue._backlog.counter("busy") == 400
+
+    async def test_idleness_is_not_saved_up(self) -> None:
+        """Who comes after a long time is next once, and then in turn."""
+        queue = queue_of(1)
+        for _ in range(20):
+            (client,) = await come(queue, "busy", prompt_tokens=1000)
+            await client.end()
+        (running,) = await come(queue, "busy", prompt_tokens=1000)
+        order: list[str] = []
+        clients = await come(queue, "new", "busy", "new", "busy", "new", "busy", prompt_tokens=1000)
+        await running.end()
+        for _ in clients:
+            await settled()
+            served = next(client for client in clients if client.place and not client.task.done())
+            order.append(served.tenant)
+            await served.end()
+        assert Counter(order[:4]) == {"new": 2, "busy": 2}
+
+
+SLOTS, MAX_WAITING = 16, 4
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Whatever comes, ends, leaves, and in whatever order tasks run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.clients: list[Client] = []
+        self.patient: list[Client] = []
+
+        async def make() -> FairQueue:
+            return queue_of(SLOTS, MAX_WAITING, clock=Clock())
+
+        self.queue = self.run(make())
+
+    def run(self, work: Coroutine[None, None, FairQueue]) -> FairQueue:
+        return self.loop.run_until_complete(work)
+
+    def step(self, times: int = 1) -> None:
+        async def turn() -> None:
+            for _ in range(times):
+                await asyncio.sleep(0)
+
+        self.loop.run_until_complete(turn())
+
+    @property
+    def holding(self) -> list[Client]:
+        return [client for client in self.clients if client.place is not None and not client.task.done()]
+
+    @property
+    def waits(self) -> list[Client]:
+        return [client for client in self.clients if client.place is None and not client.task.done()]
+
+    @rule(tenant=st.sampled_from("abc"), choices=st.integers(1, 20), prompt=st.integers(1, 50), patient=st.booleans())
+    def one_comes(self, tenant: str, choices: int, prompt: int, patient: bool) -> None:
+        self.comes(tenant, choices, prompt, patient)
+
+    def comes(self, tenant: str, choices: int, prompt: int, patient: bool) -> None:
+        async def start() -> Client:
+            return Client(self.queue, tenant, choices, prompt, patient=patient)
+
+        client = self.loop.run_until_complete(start())
+        self.clients.append(client)
+        if patient:
+            self.patient.append(client)
+
+    @rule(tenants=st.lists(st.sampled_from("abc"), min_size=4, max_size=12), choices=st.integers(1, 3))
+    def a_crowd_comes(self, tenants: list[str], choices: int) -> None:
+        for tenant in tenants:
+            self.comes(tenant, choices, 10, patient=False)
+        self.step()
+
+    @precondition(lambda self: self.holding)
+    @rule(data=st.data(), tokens=st.integers(0, 20), left=st.integers(0, 3))
+    def hears(self, data: st.DataObject, tokens: int, left: int) -> None:
+        place = data.draw(st.sampled_from(self.holding)).place
+        assert place is not None
+        place.served(tokens)
+        place.shrink(left)
+
+    @precondition(lambda self: self.holding)
+    @rule(data=st.data())
+    def ends(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.holding))._end.set()
+
+    @precondition(lambda self: not all(client.task.done() for client in self.clients))
+    @rule(data=st.data())
+    def leaves(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from([c for c in self.clients if not c.task.done()])).task.cancel()
+
+    @rule(times=st.integers(1, 3))
+    def time_passes(self, times: int) -> None:
+        self.step(times)
+
+    @invariant()
+    def slots_are_as_many_as_there_were(self) -> None:
+        held = sum(client.place.held for client in self.holding if client.place is not None)
+        assert 0 <= self.queue.free <= SLOTS
+        assert held <= SLOTS - self.queue.free  # what was granted a moment ago has not been seen yet
+
+    @invariant()
+    def no_more_wait_than_may(self) -> None:
+        assert self.queue._backlog.bounded <= MAX_WAITING
+
+    @rule()
+    def when_all_tasks_have_run_nothing_waits_that_could_go(self) -> None:
+        """Work-conserving, but for the slot that is kept, and the one whose turn it is, if it is too wide for what is free."""
+        self.step(6)
+        held = sum(client.place.held for client in self.holding if client.place is not None)
+        assert held == SLOTS - self.queue.free
+        assert len(self.waits) == self.queue.waiting
+        first = self.queue._backlog.next()
+        assert first is None or not self.queue._fits(first)
+        assert first is None or first.slots > self.queue.free - 1
+        assert not any(client.error for client in self.patient)
+
+    def teardown(self) -> None:
+        """Everybody is served in the end, and every slot comes back."""
+        self.step(6)
+        for _ in range(len(self.clients) + 1):
+            for client in self.holding:
+                client._end.set()
+            self.step(6)
+        assert not self.waits
+        assert not self.holding
+        assert (self.queue.free, self.queue.waiting, self.queue._backlog.slots) == (SLOTS, 0, 0)
+        self.loop.close()
+
+
+TestQueueMachine = QueueMachine.TestCase
+TestQueueMachine.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+LONGEST_PROMPT, LONGEST_ANSWER = 200, 60
+
+
+class Simulation:
+    """Tenants that always have something waiting; answers go on a token at a time, all at once."""
+
+    def __init__(self, seed: int, tenants: int, slots: int) -> None:
+        self.random = random.Random(seed)  # noqa: S311  # nobody guesses it
+        self.queue = queue_of(slots, max_waiting=1000)
+        self.tenants = [f"tenant-{number}" for number in range(tenants)]
+        self.left: dict[Client, int] = {}
+        """Tokens that each will still say."""
+        self.served: Counter[str] = Counter()
+
+    def fill(self, each: int) -> None:
+        waiting = Counter(client.tenant for client in self.left if client.place is None)
+        for tenant in self.tenants:
+            for _ in range(each - waiting[tenant]):
+                choices, prompt = self.random.choice([1, 1, 1, 3]), self.random.randint(1, LONGEST_PROMPT)
+                client = Client(self.queue, tenant, choices, prompt)
+                self.left[client] = self.random.randint(1, LONGEST_ANSWER)
+
+    async def step(self) -> None:
+        for client, left in list(self.left.items()):
+            if client.place is None:
+                continue
+            if left == 0:
+                del self.left[client]
+                self.served[client.tenant] += client.place.prompt_tokens
+                await client.end()
+                continue
+            client.place.served(client.place.slots)
+            self.served[client.tenant] += 2 * client.place.slots
+            self.left[client] = left - 1
+        await settled()
+
+    async def stop(self) -> None:
+        """Everybody leaves."""
+        for client in self.left:
+            client.task.cancel()
+        await asyncio.wait([client.task for client in self.left])
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_backlogged_tenants_are_served_alike(seed: int) -> None:
+    """However long the run, they differ by less than what fits into the engine at once: the bound of the paper."""
+    slots = 6
+    simulation = Simulation(seed, tenants=3, slots=slots)
+    for _ in range(3000):
+        simulation.fill(8)
+        await simulation.step()
+    most, least = max(simulation.served.values()), min(simulation.served.values())
+    assert least > 10_000
+    assert most - least <= 2 * max(LONGEST_PROMPT, 2 * slots * LONGEST_ANSWER)
+    await simulation.stop()
+    assert simulation.queue.free == slots
+
+
+async def test_a_quiet_tenant_does_not_wait_behind_a_loud_one() -> None:
+    """Twenty times its load beside it: its next request is the next to be admitted, always."""
+    simulation = Simulation(7, tenants=1, slots=4)
+    waits = []
+    for round_ in range(300):
+        simulation.fill(20)
+        await settled()
+        if round_ % 10 == 0:
+            quiet = Client(simulation.queue, "quiet", 1, 20)
+            steps = 0
+            while quiet.place is None:
+                await simulation.step()
+                steps += 1
+            waits.append(steps)
+            quiet.place.served(5)
+            await quiet.end()
+        await simulation.step()
+    assert max(waits) <= LONGEST_ANSWER + 2
+    await simulation.stop()
