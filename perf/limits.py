@@ -195,7 +195,7 @@ async def until_together(running: service.Service) -> float:
     """Seconds until no process counts alone any more."""
     begun = time.monotonic()
     async with httpx.AsyncClient(base_url=running.url) as client:
-        while await total(client, running.key, "hermes2_limits_local") > 0:  # noqa: ASYNC110  # another process's
+        while await total(client, running.key, "hermes2_limits_local") > 0:  # another process's
             await asyncio.sleep(0.02)
     return time.monotonic() - begun
 

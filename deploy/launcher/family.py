@@ -35,11 +35,18 @@ def die_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> None:
         os.kill(os.getpid(), signal_number)
 
 
+def before_exec(parent: int, niceness: int) -> None:
+    die_with_parent(parent)
+    os.nice(niceness)
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     name: str
     argv: list[str]
     environment: Mapping[str, str]
+    niceness: int = 0
+    """How far its processes stand back behind those of the launcher, as nice(1) counts."""
 
 
 class Family:
@@ -58,7 +65,7 @@ class Family:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=functools.partial(die_with_parent, os.getpid()),
+            preexec_fn=functools.partial(before_exec, os.getpid(), command.niceness),
             limit=2**20,
         )
         return cls(command.name, process)

@@ -57,6 +57,11 @@ OFF = (
 """No server but that of gRPC, no model but those that it starts with, no traces; responses kept for reuse are few."""
 
 
+NICENESS = 5
+"""The engine computes on every core without a pause, and the frontend needs each of them for a millisecond. On 2 cores, with ten
+times as many clients as slots and everything at one priority, refusals took up to 1.1 s (`python -m perf overload`)."""
+
+
 class NotNow(Exception):
     """The engine's loop did not answer in time: it hangs, or it is busy, or this machine was asleep. Patience will tell."""
 
@@ -97,7 +102,7 @@ class TritonService:
             f"--metrics-port={triton.metrics_port}",
             f"--exit-timeout-secs={int(self._settings.engine.drain_timeout_s) + 5}",
         ]
-        return Command(self.name, argv, self._environment())
+        return Command(self.name, argv, self._environment(), NICENESS)
 
     async def probe(self) -> None:
         """Asks the engine's own loop, through Triton and the stub. Raises ServiceFailed if one of them says that it is lost."""

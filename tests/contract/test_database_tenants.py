@@ -11,7 +11,7 @@ from frontend.db.database import SqlDatabase
 from frontend.domain.conversations import PageRequest, Trim
 from frontend.domain.documents import Chunking, Comparison, IngestError, IngestJob
 from frontend.domain.errors import ServiceError
-from frontend.domain.storage import UnitOfWork
+from frontend.domain.storage import StoredReply, UnitOfWork
 from tests.support.database import contents
 from tests.support.documents import (
     MOST_BYTES,
@@ -33,10 +33,12 @@ from tests.support.records import (
     EVERYTHING,
     MOST,
     NOW,
+    api_key,
     completed,
     completion,
     conversation,
     deltas,
+    idempotency_record,
     messages,
     response,
     session,
@@ -44,6 +46,7 @@ from tests.support.records import (
     with_items,
 )
 
+REPLY = StoredReply(status=200, content_type="application/json", body=b"{}")
 Call = Callable[[UnitOfWork, str], Awaitable[object]]
 
 
@@ -91,6 +94,13 @@ CALLS: dict[str, Call] = {
     "completions.page": lambda u, x: u.completions.page("b", behind(x), model=None, metadata={}),
     "completions.set_metadata": lambda u, x: u.completions.set_metadata("b", x, {}, b"{}"),
     "completions.delete": lambda u, x: u.completions.delete("b", x),
+    "keys.hold": lambda u, x: u.keys.hold("b", x),
+    "keys.end": lambda u, x: u.keys.end("b", x, revoked_at=NOW),
+    "keys.page": lambda u, x: u.keys.page("b", behind(x)),
+    "idempotency.claim": lambda u, x: u.idempotency.claim("b", idempotency_record(key=x), NOW),
+    "idempotency.take_over": lambda u, x: taken_over(u, x),
+    "idempotency.answer": lambda u, x: u.idempotency.answer("b", x, "process 1", REPLY),
+    "idempotency.give_up": lambda u, x: u.idempotency.give_up("b", x, "process 1"),
     "files.add_piece": lambda u, x: u.files.add_piece("b", x, 9, b""),
     "files.publish": lambda u, x: u.files.publish("b", x, 1, most_bytes=MOST_BYTES),
     "files.get": lambda u, x: u.files.get("b", x),
@@ -133,7 +143,7 @@ CALLS: dict[str, Call] = {
     "chunks.swap": lambda u, x: u.chunks.swap("b", x, 1, PIN),
 }
 """Each by tenant b, with an id that is all of a conversation, an item, a response, a session, a turn, a completion, a file,
-a vector store and a batch of a."""
+a vector store, a batch, an API key and an Idempotency-Key of a."""
 
 
 async def put(uow: UnitOfWork, store_id: str, file_id: str) -> None:
@@ -163,6 +173,11 @@ async def chained(uow: UnitOfWork, previous: str) -> object:
     return await uow.responses.chain("b", "next")
 
 
+async def taken_over(uow: UnitOfWork, key: str) -> object:
+    record = idempotency_record(key=key)
+    return await uow.idempotency.take_over("b", record, record)
+
+
 async def fill(database: SqlDatabase) -> None:
     """Tenant a has one of everything, called "theirs"; tenant b has a conversation and a response, called "own"."""
     async with database.writing() as uow:
@@ -174,6 +189,9 @@ async def fill(database: SqlDatabase) -> None:
         await uow.responses.add_events("a", "theirs", deltas(0, 3))
         await uow.responses.end("a", completed("theirs"))
         await uow.completions.add("a", completion("theirs"))
+        await uow.keys.ensure_tenant("a", NOW)
+        await uow.keys.add("a", api_key("theirs"))
+        await uow.idempotency.claim("a", idempotency_record(key="theirs"), NOW)
         await uow.conversations.add("b", conversation("own"), MOST)
         await uow.responses.add("b", response("own"), messages("mine"))
     await fill_stores(database)
@@ -227,6 +245,7 @@ async def test_every_method_of_a_tenant_was_asked(database: SqlDatabase) -> None
         *("conversations.add", "conversations.delete_expired", "sessions.delete_expired", "responses.delete_events"),
         *("completions.add", "turns.renew", "turns.running", "keys.add", "keys.find", "keys.ensure_tenant"),
         *("files.begin", "files.delete_expired", "vector_stores.delete_expired", "vector_stores.outdated"),
+        *("keys.touch", "audit.add", "audit.page", "idempotency.renew", "idempotency.delete_expired"),
         *("store_files.claim", "store_files.renew", "store_files.owners", "store_files.release_all"),
     }
     async with database.reading() as uow:

@@ -19,7 +19,7 @@ from frontend.domain.items import (
     Refusal,
 )
 from frontend.domain.responses import Response, TextDelta
-from frontend.domain.storage import ApiKey, Database, StoredCompletion, Turn
+from frontend.domain.storage import ApiKey, Database, IdempotencyRecord, StoredCompletion, Turn
 
 NOW = 1_800_000_000
 FAR = float(NOW + 1000)
@@ -90,6 +90,17 @@ def completion(completion_id: str = "chatcmpl-1", **fields: Any) -> StoredComple
 def api_key(key_id: str = "0123456789abcdef", **fields: Any) -> ApiKey:
     given = {"tenant": "a", "name": "mine", "digest": b"\x00\xff", "scopes": frozenset({"chat"}), "created_at": NOW}
     return ApiKey(id=key_id, **{**given, **fields})
+
+
+def idempotency_record(owner: str = "process 1", **fields: Any) -> IdempotencyRecord:
+    given = {
+        "key": "key-1",
+        "fingerprint": b"\x00\x01fingerprint",
+        "lease_until": NOW + 15.25,
+        "created_at": NOW,
+        "expires_at": NOW + 86_400,
+    }
+    return IdempotencyRecord(owner=owner, **{**given, **fields})
 
 
 def deltas(first: int, last: int, text: str = "word ") -> list[TextDelta]:

@@ -189,3 +189,11 @@ child.kill()
 """
     done = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     assert await asyncio.wait_for(done.wait(), 20) == 0
+
+
+async def test_a_family_can_stand_back() -> None:
+    """Its processes have the niceness of their command, beside that of the launcher."""
+    code = "import os; print(os.nice(0))"
+    family = await Family.start(Command("program", [sys.executable, "-c", code], dict(os.environ), 3))
+    assert [line async for line in family.lines()] == [str(os.nice(0) + 3)]
+    await family.end(1)
