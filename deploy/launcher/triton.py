@@ -57,7 +57,7 @@ OFF = (
 """No server but that of gRPC, no model but those that it starts with, no traces; responses kept for reuse are few."""
 
 
-NICENESS = 5
+NICENESS = 10
 """The engine computes on every core without a pause, and the frontend needs each of them for a millisecond. On 2 cores, with ten
 times as many clients as slots and everything at one priority, refusals took up to 1.1 s (`python -m perf overload`)."""
 
