@@ -43,8 +43,10 @@ NUMBER = (
         + case((ItemRow.is_output, bindparam("inputs", type_=BigInteger())), else_=0),
     )
 )
+# In the order of conversations.DELETE: the response is held before its items are touched.
 DELETE = (
     delete(TurnRow).where(TurnRow.tenant == TENANT, TurnRow.id == ID),
+    select(ResponseRow.id).where(THIS).with_for_update(),
     update(ItemRow).where(ITS_ITEMS, ItemRow.seq.is_not(None)).values(response_id=None, position=None),
     delete(ResponseRow).where(THIS),
 )
