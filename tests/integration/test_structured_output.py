@@ -18,7 +18,7 @@ from tests.support.stack import API_KEY, Stack
 
 pytestmark = pytest.mark.real
 
-REPLIES = int(os.environ.get("HERMES2_REPLIES", "60"))
+REPLIES = int(os.environ.get("HERMES2_REPLIES", "40"))
 CONCURRENCY = 40
 CITY: dict[str, Any] = {
     "type": "object",
