@@ -11,11 +11,11 @@ import msgspec
 from deploy.launcher.problem import Problem
 from frontend.db.database import open_database
 from frontend.db.engines import database_url
+from frontend.domain.api_keys import ApiKey
 from frontend.domain.conversations import PageRequest
 from frontend.domain.errors import ServiceError
 from frontend.domain.limits import Limits
 from frontend.domain.principal import Scope
-from frontend.domain.storage import ApiKey
 from frontend.runtime import load_profiles
 from frontend.services.keys.management import OVERLAP_S, USUAL_SCOPES, KeyService, Minted, NewKey
 from frontend.services.keys.minter import Minter

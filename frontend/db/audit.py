@@ -8,7 +8,7 @@ from sqlalchemy import Row, insert, select
 
 from frontend.db.models import AuditRow
 from frontend.db.transaction import Transaction
-from frontend.domain.storage import AuditEntry
+from frontend.domain.api_keys import AuditEntry
 
 ADD = insert(AuditRow)
 NEWEST = select(*AuditRow.__table__.columns).order_by(AuditRow.id.desc())

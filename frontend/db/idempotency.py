@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from frontend.db.models import IdempotencyRow
 from frontend.db.transaction import MOST, NOW, TENANT, Transaction
-from frontend.domain.storage import IdempotencyRecord, StoredReply
+from frontend.domain.idempotency import IdempotencyRecord, StoredReply
 
 COLUMNS = IdempotencyRow.__table__.columns
 KEY = bindparam("of_key", type_=Text())

@@ -13,10 +13,10 @@ from frontend.db.models import ApiKeyRow
 from frontend.db.paging import read_page
 from frontend.db.quotas import ensure_tenant
 from frontend.db.transaction import ID, TENANT, Transaction
+from frontend.domain.api_keys import ApiKey
 from frontend.domain.conversations import Page, PageRequest
 from frontend.domain.errors import NotFound
 from frontend.domain.limits import Limits
-from frontend.domain.storage import ApiKey
 
 THIS = (ApiKeyRow.tenant == TENANT) & (ApiKeyRow.id == ID)
 EXPIRES = bindparam("expires", type_=BigInteger())

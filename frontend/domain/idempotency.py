@@ -1,14 +1,39 @@
-"""The reply of a request with an Idempotency-Key, as it is kept, and who keeps it."""
+"""A request with an Idempotency-Key: what is kept of it and of its reply, and who keeps it."""
 
 from __future__ import annotations
 
 import zlib
 from typing import Protocol
 
-from frontend.domain.storage import StoredReply
+import msgspec
 
 LARGEST_BYTES = 4 * 2**20
 """Of a reply that is kept: a stream has some 250 bytes for each token."""
+
+
+class StoredReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request with an Idempotency-Key was answered with."""
+
+    status: int
+    content_type: str
+    body: bytes
+    """Compressed (zlib)."""
+
+
+class IdempotencyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The first request that came with an Idempotency-Key."""
+
+    key: str
+    fingerprint: bytes
+    """SHA-256 of its method, path, body, and of what else its reply depends on."""
+    owner: str
+    """The process that works on it (frontend/services/process.py)."""
+    lease_until: float
+    """Unix time, seconds; after it, or when its owner is dead, the request can be taken over."""
+    created_at: int
+    expires_at: int
+    reply: StoredReply | None = None
+    """None while it is in progress."""
 
 
 class Keeper(Protocol):

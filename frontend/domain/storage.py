@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from frontend.domain.api_keys import ApiKey, AuditEntry
 from frontend.domain.conversations import Conversation, Page, PageRequest, Session, Trim
 from frontend.domain.documents import (
     AttributeFilter,
@@ -30,84 +31,10 @@ from frontend.domain.documents import (
     StoreFile,
     VectorStore,
 )
+from frontend.domain.idempotency import IdempotencyRecord, StoredReply
 from frontend.domain.items import Item, StoredItem
-from frontend.domain.limits import UNLIMITED, Limits
-from frontend.domain.principal import Scope
 from frontend.domain.responses import Response, ResponseEvent
 from retrieval.types import Delta, Range
-
-KeyStatus = Literal["active", "expired", "revoked"]
-
-
-class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    tenant: str
-    name: str
-    digest: bytes
-    """HMAC-SHA256 of the secret; the secret itself is nowhere."""
-    scopes: frozenset[Scope]
-    created_at: int
-    created_by: str | None = None
-    """Id of the key that made it; None: the command line."""
-    profile: str | None = None
-    """The conversation profile of requests with this key, where they name none."""
-    limits: Limits = UNLIMITED
-    expires_at: int | None = None
-    revoked_at: int | None = None
-    last_used_at: int | None = None
-    """Written now and then (frontend/services/keys/last_used.py)."""
-    replaced_by: str | None = None
-    """Id of the key that came in its place when it was rotated."""
-
-    def status(self, now: float) -> KeyStatus:
-        if self.revoked_at is not None:
-            return "revoked"
-        return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
-
-
-class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that was done to keys; no secret is in it."""
-
-    id: int = 0
-    """Counts up; 0 before it is written."""
-    at: int
-    actor: str
-    """Id of the key that did it, or "command-line"."""
-    action: str
-    """"key.created", "key.rotated", "key.revoked", ..."""
-    tenant: str
-    """Whose things were touched."""
-    target: str
-    """What was: a key's id."""
-    request_id: str | None = None
-    client: str | None = None
-    """Address."""
-    detail: Mapping[str, object] = msgspec.field(default_factory=dict)
-
-
-class StoredReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request with an Idempotency-Key was answered with."""
-
-    status: int
-    content_type: str
-    body: bytes
-    """Compressed (zlib)."""
-
-
-class IdempotencyRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The first request that came with an Idempotency-Key."""
-
-    key: str
-    fingerprint: bytes
-    """SHA-256 of its method, path, body, and of what else its reply depends on."""
-    owner: str
-    """The process that works on it (frontend/services/process.py)."""
-    lease_until: float
-    """Unix time, seconds; after it, or when its owner is dead, the request can be taken over."""
-    created_at: int
-    expires_at: int
-    reply: StoredReply | None = None
-    """None while it is in progress."""
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,9 +18,8 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from frontend.domain.errors import InProgress, InvalidRequest
-from frontend.domain.idempotency import LARGEST_BYTES, Keeper, Recording, body_of, recorded
+from frontend.domain.idempotency import LARGEST_BYTES, Keeper, Recording, StoredReply, body_of, recorded
 from frontend.domain.principal import Principal
-from frontend.domain.storage import StoredReply
 from frontend.http import errors
 from frontend.http.replies import STREAM_HEADERS
 

@@ -14,7 +14,8 @@ from weakref import WeakValueDictionary
 import structlog
 
 from frontend.domain.errors import InProgress, KeyReused, ServiceError
-from frontend.domain.storage import Database, IdempotencyRecord, StoredReply
+from frontend.domain.idempotency import IdempotencyRecord, StoredReply
+from frontend.domain.storage import Database
 from frontend.services.process import is_dead, this_process
 
 log = structlog.get_logger("hermes2.idempotency")

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 
 from frontend.db.database import SqlDatabase
-from frontend.domain.storage import IdempotencyRecord, StoredReply
+from frontend.domain.idempotency import IdempotencyRecord, StoredReply
 from tests.support.records import NOW, idempotency_record
 
 REPLY = StoredReply(status=200, content_type="application/json", body=b"\x78\x01\x00\xff")

@@ -16,11 +16,11 @@ from sqlalchemy import text
 from frontend.db import migrate
 from frontend.db.database import SqlDatabase
 from frontend.db.engines import sqlite_url
+from frontend.domain.api_keys import ApiKey, AuditEntry
 from frontend.domain.conversations import PageRequest
 from frontend.domain.errors import Internal, InvalidRequest, NotFound
 from frontend.domain.limits import MOST, Limits
 from frontend.domain.principal import Scope
-from frontend.domain.storage import ApiKey, AuditEntry
 from tests.support.database import PostgresServer, contents, counted, execute, opened
 from tests.support.records import EVERYTHING, NOW, api_key
 

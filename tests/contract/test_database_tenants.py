@@ -11,7 +11,8 @@ from frontend.db.database import SqlDatabase
 from frontend.domain.conversations import PageRequest, Trim
 from frontend.domain.documents import Chunking, Comparison, IngestError, IngestJob
 from frontend.domain.errors import ServiceError
-from frontend.domain.storage import StoredReply, UnitOfWork
+from frontend.domain.idempotency import StoredReply
+from frontend.domain.storage import UnitOfWork
 from tests.support.database import contents
 from tests.support.documents import (
     MOST_BYTES,

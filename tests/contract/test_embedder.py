@@ -11,8 +11,8 @@ import pytest
 from frontend.domain.errors import InvalidRequest, Unavailable
 from frontend.domain.ports import Embedder
 from frontend.triton.embedder import open_embedder
+from perf.service import free_ports
 from tests.fakes.embedder import FakeEmbedder
-from tests.support.stack import free_ports
 
 SHORT, MIDDLE = [101, 7592, 102], [101, 1996, 4248, 2829, 4419, 102]
 LONG = [101, *[2829] * 254, 102]

@@ -13,8 +13,8 @@ from frontend.domain.errors import InvalidRequest, Unavailable
 from frontend.domain.generation import GenerationDelta, GenerationRequest, Sampling
 from frontend.domain.ports import Engine
 from frontend.triton.engine import open_engine
+from perf.service import free_ports
 from tests.fakes.engine import FakeEngine
-from tests.support.stack import free_ports
 
 PROMPT = [11, 42, 7, 99]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from frontend.domain.api_keys import ApiKey
 from frontend.domain.citations import FileCitation
 from frontend.domain.conversations import Conversation, PageRequest, Session
+from frontend.domain.idempotency import IdempotencyRecord
 from frontend.domain.items import (
     CompactionItem,
     FileSearchCallItem,
@@ -19,7 +21,7 @@ from frontend.domain.items import (
     Refusal,
 )
 from frontend.domain.responses import Response, TextDelta
-from frontend.domain.storage import ApiKey, Database, IdempotencyRecord, StoredCompletion, Turn
+from frontend.domain.storage import Database, StoredCompletion, Turn
 
 NOW = 1_800_000_000
 FAR = float(NOW + 1000)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from types import TracebackType
 import psutil
 
 from frontend.settings import ROOT
+from perf.service import free_ports
 
 API_KEY = "test-key-0123456789-0123456789"
 BIN = Path(sys.executable).parent
@@ -129,14 +129,3 @@ class Stack:
             finally:
                 self._process.kill()
                 self._process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

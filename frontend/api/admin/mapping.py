@@ -8,10 +8,10 @@ import msgspec
 from litestar import Request
 
 from frontend.api.admin import schema
+from frontend.domain.api_keys import ApiKey, AuditEntry
 from frontend.domain.conversations import Page
 from frontend.domain.limits import Limits
 from frontend.domain.profiles import Profiles
-from frontend.domain.storage import ApiKey, AuditEntry
 from frontend.http.auth import principal_of
 from frontend.services.keys.management import USUAL_SCOPES, Minted, NewKey
 from frontend.services.keys.minter import Minter

@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from frontend.domain.api_keys import ApiKey
 from frontend.domain.errors import Unauthenticated, Unavailable
 from frontend.domain.principal import Principal, Scope
-from frontend.domain.storage import ApiKey, Database
+from frontend.domain.storage import Database
 from frontend.services.keys.form import digest, parse, unknown
 from frontend.services.keys.last_used import LastUsed
 

@@ -9,11 +9,12 @@ from typing import get_args
 
 import msgspec
 
+from frontend.domain.api_keys import ApiKey, AuditEntry
 from frontend.domain.conversations import Page, PageRequest
 from frontend.domain.errors import InvalidRequest, NotFound
 from frontend.domain.limits import MOST, UNLIMITED, Limits
 from frontend.domain.principal import Scope
-from frontend.domain.storage import ApiKey, AuditEntry, Database, UnitOfWork
+from frontend.domain.storage import Database, UnitOfWork
 from frontend.services.keys import form
 from frontend.services.keys.minter import Minter
 

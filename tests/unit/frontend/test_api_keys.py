@@ -15,10 +15,11 @@ import msgspec
 import pytest
 
 from frontend.db.database import SqlDatabase
+from frontend.domain.api_keys import ApiKey
 from frontend.domain.errors import Unauthenticated, Unavailable
 from frontend.domain.limits import Limits
 from frontend.domain.principal import Principal
-from frontend.domain.storage import ApiKey, Database, UnitOfWork
+from frontend.domain.storage import Database, UnitOfWork
 from frontend.services.keys import authentication, form, last_used
 from frontend.services.keys.authentication import ApiKeyService
 from frontend.services.keys.management import USUAL_SCOPES, KeyService, NewKey

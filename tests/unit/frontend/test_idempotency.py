@@ -16,7 +16,7 @@ import pytest
 from frontend.db.database import SqlDatabase
 from frontend.domain import idempotency
 from frontend.domain.errors import InProgress, KeyReused, Unavailable
-from frontend.domain.storage import StoredReply
+from frontend.domain.idempotency import StoredReply
 from frontend.services import process
 from frontend.services.idempotency import LEASE_S, IdempotencyService
 from tests.fakes.engine import FakeEngine

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from frontend.db.database import SqlDatabase
+from frontend.domain.api_keys import ApiKey, AuditEntry
 from frontend.domain.errors import Forbidden, InvalidRequest, NotFound, ServiceError, Unauthenticated
 from frontend.domain.limits import MOST, Limits
 from frontend.domain.principal import Principal, Scope
-from frontend.domain.storage import ApiKey, AuditEntry
 from frontend.services.keys.authentication import ApiKeyService
 from frontend.services.keys.management import USUAL_SCOPES, KeyService, Minted, NewKey
 from frontend.services.keys.minter import Minter

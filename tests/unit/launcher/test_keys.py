@@ -20,10 +20,10 @@ from deploy.launcher.problem import Problem
 from frontend import settings
 from frontend.db.database import SqlDatabase
 from frontend.db.engines import database_url
+from frontend.domain.api_keys import ApiKey, AuditEntry
 from frontend.domain.errors import Unauthenticated
 from frontend.domain.limits import Limits
 from frontend.domain.principal import Principal
-from frontend.domain.storage import ApiKey, AuditEntry
 from frontend.services.keys.authentication import ApiKeyService
 from frontend.services.keys.management import USUAL_SCOPES
 from frontend.services.keys.pepper import read_pepper
