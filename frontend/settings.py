@@ -223,7 +223,7 @@ class RetrievalSettings(Group, frozen=True):
     ] = 2048
     memory_tokens: Annotated[
         int, Meta(ge=0, description="What a conversation recalls in a prompt, tokens; at most an eighth of the window")
-    ] = 1024
+    ] = 400
     score_threshold: Annotated[
         float,
         Meta(ge=0, le=1, description="File search puts no passage that is less alike into a prompt, cosine"),

@@ -50,6 +50,7 @@ from retrieval.types import Query
 
 TENANT, CONVERSATION = "perf", "conv_perf"
 BUDGET_TOKENS = 1024
+DEFAULT_TOKENS = settings.RetrievalSettings().memory_tokens
 SECONDS_A_TURN = 600
 START = 1_767_225_600
 WAYS: Mapping[str, tuple[float, float]] = {"dense": (1, 0), "BM25": (0, 1)}
@@ -188,6 +189,8 @@ class Trial:
         for way, weights in WAYS.items():
             rows.append(await self._row(way, [await self._by(each.text, weights) for each in asked]))
         rows.append(await self._row("memory", [await self._recall(each.text) for each in asked]))
+        less = [await self._recall(each.text, DEFAULT_TOKENS) for each in asked]
+        rows.append(await self._row(f"memory, {DEFAULT_TOKENS} tokens (the default)", less))
         everything = [f"User: {text}\nAssistant: {REPLIES[n % len(REPLIES)]}" for n, text in enumerate(self._said.said)]
         return [*rows, await self._row("full context", ["\n".join(everything)] * len(asked))]
 
@@ -208,10 +211,10 @@ class Trial:
         tokens = {text: await size(self._it.tokenizer, text) for text in set(texts)}
         return Row(way, sum(found) / len(found), sum(tokens[text] for text in texts) / len(texts))
 
-    async def _recall(self, question: str) -> str:
+    async def _recall(self, question: str, budget_tokens: int = BUDGET_TOKENS) -> str:
         given = [MessageItem(id="msg_now", role="user", content=[InputText(question)])]
         started = time.perf_counter()
-        texts = await self._it.memory.recall(TENANT, self._window, given, BUDGET_TOKENS)
+        texts = await self._it.memory.recall(TENANT, self._window, given, budget_tokens)
         self.taken_s.append(time.perf_counter() - started)
         return "\n".join(texts)
 

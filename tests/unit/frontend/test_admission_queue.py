@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Coroutine
@@ -67,7 +68,9 @@ async def come(queue: FairQueue, *tenants: str, choices: int = 1, prompt_tokens:
 
 
 def queue_of(slots: int, max_waiting: int = 100, max_wait_s: float = 600, clock: Clock | None = None) -> FairQueue:
-    return FairQueue(slots, max_waiting=max_waiting, max_wait_s=max_wait_s, clock=clock or Clock())
+    """Without the bound that depends on how long slots are held, which has a test of its own."""
+    clock = clock or Clock()
+    return FairQueue(slots, max_waiting=max_waiting, max_wait_s=max_wait_s, wait_share=math.inf, clock=clock)
 
 
 class TestSlots:
@@ -215,6 +218,33 @@ class TestBounds:
         assert running.place
         assert refused.error
         assert refused.error.retry_after_s == pytest.approx(10, rel=0.05)
+
+    async def test_who_comes_long_before_the_next_slot_is_free_is_told_when(self) -> None:
+        """Answers of 8 s that began together: who comes 2 s before their end is refused, who comes just before it waits."""
+        clock = Clock()
+        queue = FairQueue(8, max_waiting=8, max_wait_s=100, clock=clock)
+        for _ in range(10):
+            clients = await come(queue, *"aaaaaaaa")
+            clock.now += 8
+            for client in clients:
+                await client.end()
+        running = await come(queue, *"aaaaaaaa")
+        clock.now += 6
+        (early,) = await come(queue, "a")
+        clock.now += 1.5
+        (late,) = await come(queue, "a")
+        assert early.error
+        assert early.error.retry_after_s == pytest.approx(2, rel=0.1)
+        assert not late.error
+        await running[0].end()
+        await settled()
+        assert late.place
+
+    async def test_before_any_answer_has_ended_nobody_is_refused_for_its_length(self) -> None:
+        """A service that has just started knows nothing of it: who comes waits."""
+        queue = FairQueue(1, max_waiting=8, max_wait_s=4, clock=Clock())
+        _, waiting = await come(queue, "a", "a")
+        assert not waiting.error
 
     async def test_who_has_waited_too_long_is_refused(self) -> None:
         """In the order in which they came; who came later goes on waiting."""
