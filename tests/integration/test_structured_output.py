@@ -18,7 +18,7 @@ from tests.support.stack import API_KEY, Stack
 
 pytestmark = pytest.mark.real
 
-REPLIES = int(os.environ.get("HERMES2_REPLIES", "40"))
+REPLIES = int(os.environ.get("HERMES2_REPLIES", "24"))
 CONCURRENCY = 40
 CITY: dict[str, Any] = {
     "type": "object",
@@ -84,6 +84,11 @@ async def client(stack: Stack) -> AsyncIterator[openai.AsyncOpenAI]:
         yield sdk
 
 
+def most_of(count: int) -> int:
+    """95 %, and of few all but one: a small model may go on for ever."""
+    return count - max(1, count // 20)
+
+
 async def many(ask: Any, count: int = REPLIES) -> list[Any]:
     places = asyncio.Semaphore(CONCURRENCY)
 
@@ -117,13 +122,13 @@ async def test_every_reply_is_of_its_schema(client: openai.AsyncOpenAI) -> None:
     for number, choice in ended:
         Draft202012Validator(SCHEMAS[number % len(SCHEMAS)]).validate(json.loads(choice.message.content))
     print(f"\n{len(ended)} of {REPLIES} replies ended with stop, all of their schema")
-    assert len(ended) >= 0.95 * REPLIES
+    assert len(ended) >= most_of(REPLIES)
 
 
 @pytest.mark.parametrize("choice", ["required", "named"])
 @pytest.mark.compat(OF_CHAT, "`tool_choice`: auto, required, a named function, allowed_tools")
 async def test_every_forced_call_is_of_its_schema(client: openai.AsyncOpenAI, choice: str) -> None:
-    """2 x 100 turns at temperature 1 that must call: all that end do call, with arguments that validate; 95 % end."""
+    """Turns at temperature 1 that must call: all that end do call, with arguments that validate; 95 % end."""
     schemas = {"describe_city": CITY, "label": SCHEMAS[1]}
     tools: list[Any] = [
         {"type": "function", "function": {"name": name, "description": name, "parameters": schema, "strict": True}}
@@ -148,7 +153,7 @@ async def test_every_forced_call_is_of_its_schema(client: openai.AsyncOpenAI, ch
         Draft202012Validator(schemas[call.function.name]).validate(json.loads(call.function.arguments))
     assert all(reply.message.tool_calls for reply in ended)
     print(f"\n{choice}: {len(ended)} of {REPLIES // 2} turns ended, {len(calls)} calls, all of their schema")
-    assert len(ended) >= 0.95 * (REPLIES // 2)
+    assert len(ended) >= most_of(REPLIES // 2)
     if choice == "named":
         assert {call.function.name for call in calls} == {"describe_city"}
         assert len(calls) == len(ended)

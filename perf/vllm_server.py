@@ -1,0 +1,92 @@
+"""vLLM's own API server on the same machine, of the same package and with the same weights: what ours is measured against."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import msgspec
+
+from deploy.launcher import budget, models
+from deploy.launcher.triton import TritonService
+from frontend import settings
+from frontend.domain import model_card
+from perf import service
+
+Kind = Literal["stock", "ours"]
+"""As it comes; with the arguments, the threads and the libraries that our launcher gives to the engine."""
+START_S = 300
+
+
+class VllmServer(msgspec.Struct, frozen=True):
+    url: str
+    """Without /v1."""
+    model: str
+
+
+@contextmanager
+def running(kind: Kind, **overrides: object) -> Iterator[VllmServer]:
+    """`overrides`: of our settings, as environment variables without their prefix."""
+    named = {f"HERMES2_{name}": str(value) for name, value in overrides.items()}
+    with TemporaryDirectory() as home:
+        models_dir = os.environ.get("HERMES2_MODELS", str(Path(".hermes2/models").absolute()))
+        chosen = settings.load({**os.environ, "HERMES2_MODELS": models_dir, **named, "HERMES2_HOME": home})
+        folder = models.prepare(chosen.model, chosen.models_dir, chosen.engine.environment, print)
+        card = model_card.read(folder)
+        (port,) = service.free_ports(1)
+        argv = [str(chosen.engine.environment / "bin/vllm"), "serve", str(model_card.files_of(folder, card))]
+        argv += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", card.id]
+        environment: Mapping[str, str] = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+        if kind == "ours":
+            triton = TritonService(chosen, card, folder, budget.plan(chosen, card), None)
+            environment = triton.command().environment
+            argv += list(arguments(triton.parameters()))
+        else:
+            argv += [
+                "--dtype",
+                "bfloat16",
+                "--max-model-len",
+                str(min(chosen.engine.max_model_len, card.context_tokens)),
+            ]
+        log = Path(home) / "vllm.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                argv, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(url, log, process)
+            yield VllmServer(url, card.id)
+        finally:
+            service.stop(process)
+
+
+def arguments(parameters: Mapping[str, str]) -> Iterator[str]:
+    """Those of `vllm serve` for ours of AsyncEngineArgs; values are JSON or text."""
+    given = {name.removeprefix("vllm."): value for name, value in parameters.items() if name.startswith("vllm.")}
+    for name, value in given.items():
+        option = "--" + name.replace("_", "-")
+        if value in ("true", "false"):
+            yield option if value == "true" else option.replace("--", "--no-", 1)
+        elif name not in ("model", "served_model_name", "max_num_queued_reqs"):  # the last is of AsyncLLM alone
+            yield from (option, value)
+
+
+def wait_for(url: str, log: Path, process: subprocess.Popen[bytes]) -> None:
+    """Raises RuntimeError with the end of the log."""
+    until = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310  # our own, on loopback
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise RuntimeError("vLLM does not start:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:]))
