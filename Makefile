@@ -9,7 +9,7 @@ BIN := $(HERMES2_DEV_ENVIRONMENT)/bin
 COVERAGE := --cov=frontend.domain --cov=frontend.api --cov-branch --cov-fail-under=95
 CASES ?= 50000
 
-.PHONY: help serve test test-fast fuzz crashes audit check format docs lock clean
+.PHONY: help serve test test-fast fuzz crashes audit check format docs deployment lock clean
 
 help:            ## what can be done
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
@@ -63,6 +63,11 @@ docs:            ## rewrite the pages that are generated
 	@$(PYTHON) deploy/bootstrap.py dev
 	@$(BIN)/hermes2 settings > docs/configuration.md
 	@$(BIN)/python -m tests.support.compatibility
+	@$(BIN)/python -m deploy.grafana
+
+deployment:      ## write the files of compose, Kubernetes and systemd anew, from deploy/templates
+	@$(PYTHON) deploy/bootstrap.py dev
+	@$(BIN)/python -m deploy.render
 
 lock:            ## write the lock files anew (needs uv; UPGRADE=1: with newer versions)
 	@deploy/environments/lock.sh

@@ -31,6 +31,7 @@ from frontend.http.auth import require_key
 from frontend.http.body import StrictRequest
 from frontend.http.errors import handle
 from frontend.http.proxies import Proxies
+from frontend.http.tracing import Tracing
 from frontend.observability import logging
 from frontend.providers import providers
 from frontend.runtime import Runtime, open_runtime
@@ -92,4 +93,4 @@ def asgi() -> ASGIApp:
     """What Granian loads (--factory): the application for this process's environment."""
     settings = settings_module.load()
     logging.configure(settings.log)
-    return AccessLog(create_app(settings), Proxies(settings.http.trusted_proxies))
+    return AccessLog(Tracing(create_app(settings)), Proxies(settings.http.trusted_proxies))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -21,6 +21,7 @@ from frontend.domain.ports import Embedder, Engine, HotState, Limiter
 from frontend.domain.profiles import Profiles
 from frontend.domain.seal import Seal
 from frontend.domain.storage import Database
+from frontend.observability.trace_exporters import exporting
 from frontend.retrieval_runtime import assemble_retrieval
 from frontend.services.chat import ChatService
 from frontend.services.completions import CompletionService
@@ -42,6 +43,7 @@ from frontend.services.limits.plans import Plans
 from frontend.services.limits.queue import FairQueue
 from frontend.services.lookups import Lookups
 from frontend.services.memory.service import MemoryService
+from frontend.services.metrics import MetricsService
 from frontend.services.models import ModelService
 from frontend.services.previews import Previews
 from frontend.services.responses.background import BackgroundRuns
@@ -59,6 +61,7 @@ from frontend.services.windows import Windows
 from frontend.settings import Settings, SettingsError
 from frontend.triton.embedder import open_embedder
 from frontend.triton.engine import open_engine
+from frontend.triton.server_metrics import TritonMetrics
 from frontend.valkey.breaker import Breaker
 from frontend.valkey.hot_state import open_state
 from frontend.valkey.limiter import open_limiter
@@ -93,12 +96,14 @@ class Runtime(msgspec.Struct, frozen=True):
     store_files: StoreFileService | None
     search: SearchService | None
     health: HealthService
+    metrics: MetricsService
 
 
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """Opens every connection and pool, and closes them in the opposite order. Raises SettingsError, Unavailable."""
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(exporting())
         address = f"{settings.triton.grpc_host}:{settings.triton.grpc_port}"
         engine = await stack.enter_async_context(open_engine(address, settings.http.request_timeout_s))
         embedder = None
@@ -116,7 +121,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         threads = stack.enter_context(ThreadPoolExecutor(TOKENIZER_THREADS, "tokenizer"))
         settings.home.mkdir(parents=True, exist_ok=True)
         pepper = read_pepper(settings.home / "pepper")
-        parts = assemble(settings, engine, state, database, pepper, threads, embedder, limiter)
+        triton = TritonMetrics(settings.triton.grpc_host, settings.triton.metrics_port)
+        parts = assemble(settings, engine, state, database, pepper, threads, embedder, limiter, triton.read)
         yield await stack.enter_async_context(parts)
 
 
@@ -130,6 +136,7 @@ async def assemble(
     threads: Executor,
     embedder: Embedder | None,
     limiter: Limiter,
+    triton_metrics: Callable[[], Awaitable[str]] | None = None,
 ) -> AsyncIterator[Runtime]:
     """The services on top of the adapters, and what they do in the background. Raises SettingsError."""
     folder = model_folder(settings)
@@ -191,6 +198,9 @@ async def assemble(
     forget_store = retrieval.search.forget if retrieval else None
     expiry = Expiry(database, events_s=lasting.events_s, forget=forget, forget_store=forget_store)
     api_keys = ApiKeyService(api_key(settings), database, pepper)
+    health = HealthService(engine, database, state, embedder)
+    runs = {"model": card.id, "engine": settings.engine.backend}
+    metrics = MetricsService(health, engine, triton_metrics, runs, across_processes=settings.workers > 1)
     async with AsyncExitStack() as stack:
         of_documents = [retrieval.running()] if retrieval is not None else []
         for work in (
@@ -203,6 +213,7 @@ async def assemble(
             summaries.running(),
             background.running(),
             idempotency.running(),
+            metrics.running(),
         ):
             await stack.enter_async_context(work)
         yield Runtime(
@@ -241,7 +252,8 @@ async def assemble(
             vector_stores=retrieval.vector_stores if retrieval else None,
             store_files=retrieval.store_files if retrieval else None,
             search=retrieval.search if retrieval else None,
-            health=HealthService(engine, database, state),
+            health=health,
+            metrics=metrics,
         )
 
 

@@ -6,20 +6,25 @@ import asyncio
 import os
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from frontend.domain.embedding.encoder import EmbeddingEncoder
 from perf import (
     context,
+    headline,
     ingest,
     limits,
     memory,
     overload,
+    path,
     profiles,
     retrieval_quality,
     retrieval_scale,
     retrieval_vectors,
+    tracing,
+    versus,
 )
 from perf import turns as turns_module
 
@@ -169,6 +174,50 @@ def overload_command(
         report.write_text(text)
 
 
+@main.command("headline", help="20 requests a second for a minute: how long each takes, with everything switched on.")
+@click.option("--rate", default=20.0, show_default=True, help="Requests a second.")
+@click.option("--seconds", default=60.0, show_default=True, help="Of each run.")
+@click.option("--runs", default=3, show_default=True, help="Of even arrivals, and as many of a Poisson process.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
+def headline_command(rate: float, seconds: float, runs: int, report: Path | None) -> None:
+    plan = headline.Plan(per_s=rate, seconds=seconds, runs=runs)
+    text = headline.report(headline.measure(plan, lambda line: click.echo(line, err=True)), plan)
+    click.echo(text)
+    if report is not None:
+        report.write_text(text)
+
+
+@main.command(
+    "path", help="What frontend, Triton and stub cost per streamed token, with an engine that computes nothing."
+)
+@click.option("--streams", default="8,32,64,128,256", show_default=True, help="At a time, one level after the other.")
+@click.option("--seconds", default=15.0, show_default=True, help="Of each level.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
+def path_command(streams: str, seconds: float, report: Path | None) -> None:
+    plan = path.Plan(levels=[int(each) for each in streams.split(",")], seconds=seconds)
+    text = path.report(path.measure(plan, lambda line: click.echo(line, err=True)))
+    click.echo(text)
+    if report is not None:
+        report.write_text(text)
+
+
+@main.command(
+    "versus", help="The same beside `vllm serve`, stock and with our engine's settings; and how much each can do."
+)
+@click.option("--rate", default=20.0, show_default=True, help="Requests a second.")
+@click.option("--seconds", default=60.0, show_default=True, help="Of each run at that rate.")
+@click.option("--probe", default=30.0, show_default=True, help="Seconds of each run of the search for the capacity.")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--report", type=click.Path(path_type=Path), help="Write the tables to this file, too.")
+def versus_command(rate: float, seconds: float, probe: float, rounds: int, report: Path | None) -> None:
+    plan = versus.Plan(per_s=rate, seconds=seconds, probe_s=probe, rounds=rounds)
+    found = versus.measure(plan, get_args(versus.System), lambda line: click.echo(line, err=True))
+    text = versus.report(found, plan)
+    click.echo(text)
+    if report is not None:
+        report.write_text(text)
+
+
 @main.command("limits", help="How exact limits are: four processes, ten times the load, and a Valkey that is paused.")
 @click.option("--seconds", default=75.0, show_default=True, help="Under load, for requests and for tokens each.")
 @click.option(
@@ -178,6 +227,26 @@ def overload_command(
 def limits_command(seconds: float, pause: float, report: Path | None) -> None:
     found = limits.measure(seconds, pause, lambda line: click.echo(line, err=True))
     text = limits.report(found, seconds, pause)
+    click.echo(text)
+    if report is not None:
+        report.write_text(text)
+
+
+@main.command("tracing", help="What spans cost a request: none, none exported, exported; needs no running service.")
+@click.option("--rounds", default=30, show_default=True)
+@click.option("--requests", default=150, show_default=True, help="Of each way, in a round.")
+@click.option(
+    "--models",
+    default=".hermes2/models",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of prepared models; the tokenizer of the first one is used.",
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
+def tracing_command(rounds: int, requests: int, models: Path, report: Path | None) -> None:
+    model_dir = next(iter(sorted(models.glob("*/hermes2.json"))), models).parent
+    found = asyncio.run(tracing.measure(model_dir, rounds, requests, lambda line: click.echo(line, err=True)))
+    text = tracing.report(found, rounds, requests)
     click.echo(text)
     if report is not None:
         report.write_text(text)

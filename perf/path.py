@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -103,7 +103,7 @@ async def level(running: service.Service, key: str, streams: int, seconds: float
 
 def cpu_s(launcher: int) -> Mapping[str, float]:
     """CPU seconds of each part's processes so far; all of them live as long as the service."""
-    used: Counter[str] = Counter()
+    used: defaultdict[str, float] = defaultdict(float)
     for part, process in parts(launcher):
         times = process.cpu_times()
         used[part] += times.user + times.system

@@ -18,6 +18,7 @@ from frontend.db.database import SqlDatabase
 from frontend.db.engines import sqlite_url
 from tests.support import llama
 from tests.support.database import PostgresServer, empty, opened, postgres_server
+from tests.support.otlp import Collector, collector
 from tests.support.stack import MODELS, Stack
 
 
@@ -64,12 +65,22 @@ def tiny_llama(llama_source: Path, tmp_path_factory: pytest.TempPathFactory, eng
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def spans() -> Iterator[Collector]:
+    """Where the real service sends its spans."""
+    with collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, spans: Collector) -> Iterator[Stack]:
     """The real service: Triton, vLLM, Valkey, the default model.
 
-    Patient, because other tests start a second engine on the same two cores beside it.
+    Patient, because other tests start a second engine on the same two cores beside it. Spans are recorded of those requests
+    only that come with a trace which is: other tests do not pay for them.
     """
-    with Stack(tmp_path_factory.mktemp("real"), ENGINE_HANG_TIMEOUT_S=60) as running:
+    real = Stack(tmp_path_factory.mktemp("real"), ENGINE_HANG_TIMEOUT_S=60)
+    real.environment |= spans.environment(OTEL_TRACES_SAMPLER="parentbased_always_off")
+    with real as running:
         yield running
 
 

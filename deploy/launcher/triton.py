@@ -196,6 +196,8 @@ class TritonService:
         passed = ("HOME", "LANG", "TMPDIR", "TZ", "SSL_CERT_FILE", "HF_HOME", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
         return {
             **{name: os.environ[name] for name in passed if name in os.environ},
+            # The engine reads OpenTelemetry's variables itself (hermes2_backend/tracing.py).
+            **{name: value for name, value in os.environ.items() if name.startswith("OTEL_")},
             **openmp(environment),
             "PATH": f"{environment / 'bin'}:{os.environ.get('PATH', '/usr/bin:/bin')}",
             "VIRTUAL_ENV": str(environment),

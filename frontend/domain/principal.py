@@ -8,6 +8,7 @@ import msgspec
 
 from frontend.domain.errors import Forbidden
 from frontend.domain.limits import UNLIMITED, Limits, Standing
+from frontend.domain.record import Record
 
 Scope = Literal["chat", "conversations", "retrieval:read", "retrieval:write", "models", "metrics", "admin"]
 """chat: generate, embed, and what is stored of it; conversations: with sessions and memory; retrieval: files, vector stores
@@ -26,6 +27,8 @@ class Principal(msgspec.Struct, frozen=True):
     expires_at: int | None = None
     standing: Standing = msgspec.field(default_factory=Standing)
     """Of this request; written by the gate, read when the reply's headers are."""
+    record: Record = msgspec.field(default_factory=Record)
+    """Of this request, as well."""
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or "admin" in self.scopes

@@ -11,6 +11,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from frontend.domain import ids
+from frontend.domain.record import Record
 from frontend.http import limit_headers
 from frontend.http.proxies import Proxies
 from frontend.observability import metrics
@@ -26,6 +27,7 @@ SECURITY = [
 """For a browser that is led to a reply: nothing in it is run, framed, or told of elsewhere."""
 NO_STORE = (b"cache-control", b"no-store")
 """Unless the reply says something of its own."""
+STREAM = b"text/event-stream"
 HSTS = (b"strict-transport-security", b"max-age=31536000")
 """Where this server speaks TLS itself; a proxy that does speaks for itself."""
 
@@ -46,40 +48,63 @@ class AccessLog:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["client"] = self._proxies.client_of(scope)
-        status = 500
+        status, streamed = 500, False
 
         async def send_with_head(message: Message) -> None:
-            nonlocal status
+            nonlocal status, streamed
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = completed(message.get("headers", ()), scope)
+                message["headers"] = headers = completed(message.get("headers", ()), scope)
+                streamed = any(name == b"content-type" and value.startswith(STREAM) for name, value in headers)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_head)
+            # Whatever else is logged meanwhile, for this request or by what it has begun, can be found by its id.
+            with structlog.contextvars.bound_contextvars(request_id=request_id):
+                await self._app(scope, receive, send_with_head)
         finally:
-            self._record(scope, state.get("status", status), time.perf_counter() - started)
+            self._record(scope, state.get("status", status), started, streamed)
 
     @staticmethod
-    def _record(scope: HTTPScope, status: int, duration_s: float) -> None:
+    def _record(scope: HTTPScope, status: int, started: float, streamed: bool) -> None:
+        duration_s = time.perf_counter() - started
         route, state = scope.get("path_template") or "unmatched", scope["state"]
         method = scope["method"] if scope["method"] in METHODS else "other"
         metrics.REQUESTS.labels(method, route, status).inc()
         metrics.DURATION.labels(route).observe(duration_s)
-        # A probe every second that finds nothing wrong is no news.
-        write = log.debug if route.startswith("/health") and status < 500 else log.info
-        write(
-            "request",
-            method=method,
-            route=route,
-            status=status,
-            error=state.get("error_code"),
-            tenant=state.get("tenant"),
-            key_id=state.get("key_id"),
-            client=state["client"],
-            request_id=state["request_id"],
-            duration_ms=round(duration_s * 1e3, 1),
-        )
+        record: Record = state.get("record") or Record()
+        first_token_s = None
+        if streamed and record.first_token_at is not None:  # nobody sees the first token of a whole reply
+            first_token_s = record.first_token_at - started
+            metrics.FIRST_TOKEN.labels(route).observe(first_token_s)
+            if (inter_token_s := record.inter_token_s) is not None:
+                metrics.INTER_TOKEN.labels(route).observe(inter_token_s)
+        # A probe every second, or a scrape, that finds nothing wrong is no news.
+        no_news = status < 500 if route.startswith("/health") else status < 400 and route == "/metrics"
+        write = log.debug if no_news else log.info
+        fields = {
+            "method": method,
+            "route": route,
+            "status": status,
+            "error": state.get("error_code"),
+            "tenant": state.get("tenant"),
+            "key_id": state.get("key_id"),
+            "client": state["client"],
+            "request_id": state["request_id"],
+            "trace_id": state.get("trace_id"),
+            "model": record.model,
+            "prompt_tokens": record.prompt_tokens,
+            "cached_tokens": record.cached_tokens,
+            "completion_tokens": record.completion_tokens,
+            "queue_ms": milliseconds(record.queue_s),
+            "ttft_ms": milliseconds(first_token_s),
+            "duration_ms": milliseconds(duration_s),
+        }
+        write("request", **{name: value for name, value in fields.items() if value is not None})
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 1)
 
 
 def completed(headers: Iterable[tuple[bytes, bytes]], scope: HTTPScope) -> list[tuple[bytes, bytes]]:

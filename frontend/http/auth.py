@@ -40,6 +40,7 @@ async def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: B
     connection.scope["user"] = principal
     state = connection.scope.setdefault("state", {})
     state["tenant"], state["key_id"], state["standing"] = principal.tenant, principal.key_id, principal.standing
+    state["record"] = principal.record
     scope = handler.opt.get("scope")
     if scope is None:
         log.error("route_without_scope", route=connection.scope.get("path_template"))

@@ -31,6 +31,7 @@ from litestar.typing import FieldDefinition
 
 from frontend.http.auth import ANY_KEY, is_public
 from frontend.http.errors import RESPONSES, ErrorEnvelope
+from frontend.observability import build
 
 REFERENCE = "#/components/schemas/{name}"
 EVENT = Schema(
@@ -94,7 +95,7 @@ def config() -> OpenAPIConfig:
     bearer = SecurityScheme(type="http", scheme="bearer", description="Authorization: Bearer KEY")
     return OpenAPIConfig(
         title="Hermes-2 service",
-        version="0.1.0",
+        version=build.VERSION,
         description="The OpenAI API of a self-hosted Hermes-2.",
         components=Components(security_schemes={"bearer": bearer}),
         security=[{"bearer": []}],

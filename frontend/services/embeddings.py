@@ -16,6 +16,7 @@ from frontend.domain.embedding.card import EmbeddingCard
 from frontend.domain.embedding.encoder import EmbeddingEncoder
 from frontend.domain.errors import ContextLengthExceeded, InvalidRequest
 from frontend.domain.ports import Embedder
+from frontend.observability import metrics
 from frontend.services.models import Model, ModelService
 from retrieval.chunking import Tokens
 
@@ -68,9 +69,9 @@ class EmbeddingService:
         self._inline_chars = inline_chars
 
     async def create(
-        self, task: EmbeddingTask, counted: Callable[[int], AbstractAsyncContextManager[None]]
+        self, task: EmbeddingTask, counted: Callable[[int, str], AbstractAsyncContextManager[None]]
     ) -> Embeddings:
-        """`counted` is entered with the number of tokens while the model has them.
+        """`counted` is entered with the number of tokens, and the model, while the model has them.
 
         Raises NotFound, InvalidRequest, ContextLengthExceeded, and what `counted` and the embedder raise.
         """
@@ -81,7 +82,7 @@ class EmbeddingService:
             )
         rows = await self._tokenize(task.inputs)
         prompt_tokens = sum(len(row) for row in rows)
-        async with counted(prompt_tokens):
+        async with counted(prompt_tokens, model.root):
             return Embeddings(model, await self._embed(rows), prompt_tokens)
 
     @property
@@ -113,6 +114,7 @@ class EmbeddingService:
             for batch in waiting:
                 chosen = [rows[index] for index in batch]
                 vectors[batch] = await self._embedder.embed(chosen, urgent=urgent)
+                metrics.EMBEDDED.inc(sum(len(row) for row in chosen))
 
         try:
             async with asyncio.TaskGroup() as group:

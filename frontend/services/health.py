@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
 import msgspec
 
 from frontend.domain.errors import ServiceError
-from frontend.domain.ports import Engine, HotState
+from frontend.domain.ports import Embedder, Engine, HotState
 from frontend.domain.storage import Database
 
 FRESH_S = 1.0
 """An answer of the engine is reused for so long: probes of many pollers cost one question a second."""
 TIMEOUT_S = 2.0
+ONE_TOKEN = ((0,),)
+"""The shortest batch that makes an embedding model work."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -31,9 +33,12 @@ class HealthService:
         engine: Engine,
         database: Database,
         hot_state: HotState,
+        embedder: Embedder | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`embedder`: None if there is none; a service without it is ready."""
         self._engine = engine
+        self._embedder = embedder
         self._database = database
         self._hot_state = hot_state
         self._clock = clock
@@ -53,6 +58,25 @@ class HealthService:
             sql="ok" if sql_ok else "degraded",
             valkey="ok" if valkey_ok else "degraded",
         )
+
+    @property
+    def checks(self) -> Mapping[str, Callable[[], Awaitable[bool]]]:
+        """Whether each answers, by its name."""
+        of_embedder = {} if self._embedder is None else {"embedder": self._embedder_answers}
+        return {
+            "engine": self._engine_answers,
+            **of_embedder,
+            "sql": self._database.check,
+            "valkey": self._hot_state.check,
+        }
+
+    async def _embedder_answers(self) -> bool:
+        assert self._embedder is not None
+        try:
+            await self._embedder.embed(ONE_TOKEN, urgent=True)
+        except ServiceError:
+            return False
+        return True
 
     async def _engine_answers(self) -> bool:
         async with self._asking:

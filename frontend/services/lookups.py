@@ -16,6 +16,7 @@ from frontend.domain.errors import InvalidRequest, ServiceError, Unavailable
 from frontend.domain.items import Item
 from frontend.domain.messages import Message
 from frontend.domain.responses import Degraded
+from frontend.observability import tracing
 from frontend.services.file_search import FileSearch, FileSearchService, Found, messages_of
 from frontend.services.memory.service import MemoryService
 from frontend.settings import RetrievalSettings
@@ -90,15 +91,28 @@ class Lookups:
                 param="tools",
                 code="unsupported_parameter",
             )
-        return await self._file_search.find(tenant, wanted, said, room)
+        return await self._find(self._file_search, tenant, wanted, said, room)
 
     async def _attached(self, tenant: str, store_ids: Sequence[str], said: Sequence[Message], room: int) -> Found:
         if self._file_search is None:
             raise Unavailable("There is no embedding model.")
-        return await self._file_search.find(tenant, FileSearch(store_ids=store_ids), said, room)
+        return await self._find(self._file_search, tenant, FileSearch(store_ids=store_ids), said, room)
+
+    @staticmethod
+    async def _find(
+        service: FileSearchService, tenant: str, wanted: FileSearch, said: Sequence[Message], room: int
+    ) -> Found:
+        with tracing.span("documents.search") as span:
+            found = await service.find(tenant, wanted, said, room)
+            span.set("hermes2.stores", len(wanted.store_ids))
+            span.set("hermes2.passages", len(found.passages))
+            return found
 
     async def _recalled(self, tenant: str, window: Window, given: Sequence[Item], room: int) -> Sequence[str]:
         conversation = window.conversation
         if self._memory is None or not conversation.context.memory or not conversation.trim.upto:
             return ()
-        return await self._memory.recall(tenant, window, given, min(self._limits.memory_tokens, room // 8))
+        with tracing.span("memory.recall") as span:
+            recalled = await self._memory.recall(tenant, window, given, min(self._limits.memory_tokens, room // 8))
+            span.set("hermes2.texts", len(recalled))
+            return recalled

@@ -24,6 +24,7 @@ from frontend.domain.documents import AttributeFilter, AttributeValue, FoundChun
 from frontend.domain.errors import InvalidRequest, NotFound, Unavailable
 from frontend.domain.ports import Indexes
 from frontend.domain.storage import Database, UnitOfWork
+from frontend.observability import tracing
 from frontend.services.embeddings import EmbeddingService
 from frontend.services.resource_ids import could_be
 from retrieval.fusion import RANK_CONSTANT
@@ -128,7 +129,7 @@ class SearchService:
         for text in queries:
             ids = self._embeddings.tokens(text).ids
             split.append([ids[start : start + size] for start in range(0, len(ids), size)] or [[]])
-        with STAGES.labels("embed").time():
+        with STAGES.labels("embed").time(), tracing.span("search.embed"):
             rows = iter(await self._embeddings.vectors([window for each in split for window in each], urgent=True))
         return [mean([next(rows) for _ in windows]) for windows in split]
 
@@ -141,9 +142,9 @@ class SearchService:
         key = StoreKey(tenant, store.id, store.generation)
         for _ in range(TRIES):
             try:
-                with STAGES.labels("update").time():
+                with STAGES.labels("update").time(), tracing.span("search.update"):
                     await self._bring_up(key, store)
-                with STAGES.labels("search").time():
+                with STAGES.labels("search").time(), tracing.span("search.find"):
                     return await self._in_thread(partial(self._indexes.search, key, query, k, allowed, head=store.head))
             except Gap:
                 continue

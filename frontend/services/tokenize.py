@@ -18,6 +18,7 @@ from frontend.domain.errors import ContextLengthExceeded
 from frontend.domain.hermes.prompt import PromptRenderer
 from frontend.domain.hermes.tool_prompt import Marked, Pieces
 from frontend.domain.messages import Chat
+from frontend.observability import tracing
 
 T = TypeVar("T")
 Ids: TypeAlias = "array[int]"
@@ -90,9 +91,12 @@ class Tokenizer:
 
     async def chat(self, chat: Chat) -> list[int]:
         """The ids of a prompt. Raises ContextLengthExceeded."""
-        turns = self.renderer.turns(chat)
-        self.check_length(sum(len(piece) for pieces in turns for piece in pieces), "messages")
-        return self.renderer.framed(await self.turns(turns))
+        with tracing.span("prompt.build") as span:
+            turns = self.renderer.turns(chat)
+            self.check_length(sum(len(piece) for pieces in turns for piece in pieces), "messages")
+            ids = self.renderer.framed(await self.turns(turns))
+            span.set("hermes2.prompt_tokens", len(ids))
+            return ids
 
     def check_length(self, chars: int, param: str) -> None:
         """Raises ContextLengthExceeded for what no prompt could hold, whatever it says."""

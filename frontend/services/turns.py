@@ -23,6 +23,7 @@ from frontend.domain.items import Item, StoredItem
 from frontend.domain.ports import HotState
 from frontend.domain.responses import Response, ResponseError, ResponseEvent
 from frontend.domain.storage import Database, Turn, UnitOfWork
+from frontend.observability import tracing
 from frontend.services.process import is_dead, this_process
 
 log = structlog.get_logger("hermes2.turns")
@@ -113,7 +114,8 @@ class TurnKeeper:
         turn = OpenTurn(lease=lease, input=items, window=window, response=response)
         beginning = asyncio.create_task(self._begin_after_orphans(turn, trim))
         try:
-            trimmed = await asyncio.shield(beginning)
+            with tracing.span("turn.begin"):
+                trimmed = await asyncio.shield(beginning)
         except asyncio.CancelledError:
             self._spawn(self._undo(turn, beginning))
             raise
@@ -176,14 +178,17 @@ class TurnKeeper:
 
         Goes on if who waits for it is cancelled. Raises TurnLost, QuotaExceeded, Unavailable.
         """
-        await self._end(self._store(turn, output, response, events))
+        with tracing.span("turn.store") as span:
+            span.set("hermes2.items", len(turn.input) + len(output))
+            await self._end(self._store(turn, output, response, events))
 
     async def drop(self, turn: OpenTurn, response: Response | None, events: Sequence[ResponseEvent] = ()) -> None:
         """The turn has come to nothing: its conversation is as it was, and its response ended so, or never was (None).
 
         Goes on if who waits for it is cancelled. Does not raise: what cannot be written now is written later.
         """
-        await self._end(self._drop(turn, response, events))
+        with tracing.span("turn.drop"):
+            await self._end(self._drop(turn, response, events))
 
     async def _end(self, work: Coroutine[Any, Any, None]) -> None:
         """A client that leaves cancels what it waits for, and must not cancel this."""

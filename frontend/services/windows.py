@@ -5,6 +5,7 @@ from __future__ import annotations
 from frontend.domain.conversations import Window
 from frontend.domain.ports import HotState
 from frontend.domain.storage import Database
+from frontend.observability import tracing
 from frontend.services.context.windows import load_window
 from frontend.services.conversations import ConversationService
 
@@ -17,6 +18,10 @@ class Windows:
 
     async def of(self, tenant: str, conversation_id: str, param: str) -> Window:
         """Raises NotFound, naming `param`, Unavailable."""
-        async with self._database.reading() as uow:
-            conversation = await self._conversations.find(uow, tenant, conversation_id, param)
-            return await load_window(uow, self._hot_state, tenant, conversation)
+        with tracing.span("conversation.read") as span:
+            async with self._database.reading() as uow:
+                conversation = await self._conversations.find(uow, tenant, conversation_id, param)
+                window = await load_window(uow, self._hot_state, tenant, conversation)
+            span.set("gen_ai.conversation.id", window.conversation.id)
+            span.set("hermes2.items", len(window.history))
+            return window

@@ -14,6 +14,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from frontend.domain import ids
 from frontend.domain.errors import Internal, InvalidRequest, ServiceError, Timeout, Unavailable
+from frontend.observability import tracing
 from frontend.triton import embedder_wire
 from frontend.triton.engine import CHANNEL_OPTIONS, RESTART_S, RETRY_PAUSE_S, ConnectionLost
 
@@ -30,11 +31,13 @@ class TritonEmbedder:
 
     async def embed(self, batch: Sequence[Sequence[int]], *, urgent: bool) -> NDArray[np.float32]:
         message = embedder_wire.embed_request(batch, ids.new("emb-"), urgent=urgent)
-        try:
-            response = await self._call(message)
-        except ConnectionLost:
-            await asyncio.sleep(RETRY_PAUSE_S)
-            response = await self._call(message)
+        with tracing.span("embed", calls=True) as span:
+            span.set("hermes2.inputs", len(batch))
+            try:
+                response = await self._call(message)
+            except ConnectionLost:
+                await asyncio.sleep(RETRY_PAUSE_S)
+                response = await self._call(message)
         return embedder_wire.parse_vectors(response)
 
     async def _call(self, message: Any) -> Any:

@@ -13,7 +13,9 @@ from tritonclient.grpc import service_pb2_grpc
 from frontend.domain import ids
 from frontend.domain.errors import Internal, InvalidRequest, ServiceError, Timeout, Unavailable
 from frontend.domain.generation import Constraint, GenerationDelta, GenerationRequest
+from frontend.observability import tracing
 from frontend.triton import wire
+from frontend.triton.generation_span import traced
 from frontend.triton.wire import WireError
 
 CHANNEL_OPTIONS = [
@@ -41,7 +43,10 @@ class TritonEngine:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         self._timeout_s = request_timeout_s
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationDelta, None]:
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationDelta, None]:
+        return traced(request, self._generate) if tracing.is_on() else self._generate(request)
+
+    async def _generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationDelta, None]:
         message = wire.generate_request(request, ids.new("req-"))
         open_choices = request.sampling.n
         with named_constraint(request.constraint):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from valkey.exceptions import ValkeyError
 
 T = TypeVar("T")
@@ -15,6 +15,11 @@ REST_S = 1.0
 SECOND_LOOKS = 8
 """Turns of the loop from bytes at a socket to the end of a command, and some."""
 FAILURES = Counter("hermes2_valkey_failures", "Commands that failed or took too long; none is tried for a second then.")
+OPEN = Gauge(
+    "hermes2_valkey_breaker_open",
+    "Whether the last command failed: none is tried for a second then.",
+    multiprocess_mode="livemax",
+)
 
 
 class Breaker:
@@ -35,8 +40,11 @@ class Breaker:
         except (ValkeyError, OSError, TimeoutError):
             FAILURES.inc()
             self.failed = True
+            OPEN.set(1)
             self._rests_until = self._clock() + REST_S
             return otherwise
+        if self.failed:
+            OPEN.set(0)
         self.failed = False
         return result
 

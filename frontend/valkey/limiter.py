@@ -20,6 +20,7 @@ from valkey.exceptions import ResponseError
 from frontend.domain import ids
 from frontend.domain.errors import RateLimited
 from frontend.domain.limits import Account, Grant
+from frontend.observability import tracing
 from frontend.services.limits import rates
 from frontend.services.limits.local import LocalLimiter
 from frontend.services.limits.rates import NAMES, Charge, Owed, Refusal, Subject
@@ -116,7 +117,8 @@ class ValkeyLimiter:
             return cast(list[int], await self._library.call(self._pipe, "acquire", keys_of(subjects), args))
 
         try:
-            reply = await self._breaker.run(ask, None)
+            with tracing.span("limits.take", calls=True):
+                reply = await self._breaker.run(ask, None)
         finally:
             if reply is None and sent and lease_id:
                 self._pending[lease_id] = Settlement(Charge(subjects, 0, [[0, 0]] * len(subjects)), 0, 0)

@@ -105,6 +105,15 @@ def pass_through(http: httpx.Client, headers: dict[str, str], text: str) -> None
     assert http.get(f"/v1/conversations/{text}?after={text}", headers=headers).status_code == 404
     assert http.get(f"/{text}", headers=headers).status_code == 404
     assert http.get("/v1/models", headers=headers | {"user-agent": text, "cookie": text, "referer": text}).is_success
+    traced = {
+        "traceparent": text,
+        "tracestate": f"of={text}",
+        "baggage": f"of={text}",
+        "x-request-id": f"{text} {text}",
+    }
+    assert http.get("/v1/models", headers=headers | traced).is_success
+    gone = http.post("/v1/responses", json=unstored | {"store": True, "model": text}, headers=headers)
+    assert gone.status_code == 404
 
 
 def said(text: str) -> dict[str, str]:

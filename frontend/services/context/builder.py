@@ -13,6 +13,7 @@ from frontend import settings
 from frontend.domain.context import Context, ContextPart, ContextTask, ContextTurn, PartName
 from frontend.domain.conversations import Trim
 from frontend.domain.hermes.tool_prompt import Pieces
+from frontend.observability import tracing
 from frontend.services.context import trimming
 from frontend.services.context.layout import ORDER, Exchange, Layout, lay_out
 from frontend.services.tokenize import Ids, Tokenizer
@@ -65,6 +66,13 @@ class ContextBuilder:
 
     async def build(self, task: ContextTask) -> Context:
         """Raises InvalidRequest for items that do not belong together, ContextLengthExceeded."""
+        with tracing.span("prompt.build") as span:
+            context = await self._build(task)
+            span.set("hermes2.prompt_tokens", len(context.prompt_ids))
+            span.set("hermes2.trimmed", context.trim != task.trim)
+            return context
+
+    async def _build(self, task: ContextTask) -> Context:
         counted = await self._count(task)
         newest, room = counted.newest, counted.room
         kept = len(newest)

@@ -33,6 +33,7 @@ from frontend.domain.conversations import Trim, Window
 from frontend.domain.errors import NotFound, ServiceError
 from frontend.domain.ports import HotState
 from frontend.domain.storage import Database
+from frontend.observability import tracing
 from frontend.services.context import trimming
 from frontend.services.context.builder import ContextBuilder
 from frontend.services.context.summary_writer import STEP_TOKENS, SummaryWriter
@@ -142,7 +143,7 @@ class SummaryService:
             return
         lasting = msgspec.structs.replace(task, pinned=(), history=(), input=(), memory=(), retrieval=())
         job = Job(tenant=tenant, conversation_id=conversation_id, model=model, task=lasting)
-        self._tasks[key] = asyncio.create_task(self._run(job))
+        self._tasks[key] = asyncio.create_task(self._run(job), context=tracing.outside())
         self._tasks[key].add_done_callback(lambda _: self._tasks.pop(key))
 
     async def _run(self, job: Job) -> None:

@@ -16,6 +16,7 @@ from frontend.domain.api_keys import ApiKey
 from frontend.domain.errors import Unauthenticated, Unavailable
 from frontend.domain.principal import Principal, Scope
 from frontend.domain.storage import Database
+from frontend.observability import tracing
 from frontend.services.keys.form import digest, parse, unknown
 from frontend.services.keys.last_used import LastUsed
 
@@ -104,8 +105,9 @@ class ApiKeyService:
             return cached.key
 
     async def _look_up(self, key_id: str) -> ApiKey | None:
-        async with self._database.reading() as uow:
-            return await uow.keys.find(key_id)
+        with tracing.span("key.look_up"):
+            async with self._database.reading() as uow:
+                return await uow.keys.find(key_id)
 
     def _remember(self, key_id: str, key: ApiKey | None, asked_at: float) -> ApiKey | None:
         """From when it was asked for: what was said then may have changed while the answer was on its way."""

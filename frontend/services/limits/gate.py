@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -10,14 +11,16 @@ from typing import Any
 
 import msgspec
 
-from frontend.domain.errors import Internal, RateLimited, ServiceError, Timeout, Unavailable
+from frontend.domain.errors import RateLimited
 from frontend.domain.generation import GenerationDelta
 from frontend.domain.limits import Grant, Standing
 from frontend.domain.ports import Limiter
 from frontend.domain.principal import Principal
+from frontend.domain.record import Record
 from frontend.services.generate import Reply
 from frontend.services.limits.plans import Plans
 from frontend.services.limits.queue import FairQueue, Place
+from frontend.services.limits.tally import Tally, is_ours
 
 Deltas = AsyncGenerator[GenerationDelta, None]
 
@@ -25,53 +28,44 @@ Deltas = AsyncGenerator[GenerationDelta, None]
 class Entry:
     """A generation's share, and its place once it has one."""
 
-    def __init__(self, grant: Grant, tenant: str, choices: int) -> None:
+    def __init__(self, grant: Grant, tenant: str, record: Record) -> None:
         self.grant = grant
         self.tenant = tenant
         self.place: Place | None = None
-        self._open_choices = choices
-        self._prompt_tokens = 0
-        self._answer_tokens = 0
-        self._error: Exception | None = None
+        self.tally = Tally(record)
         self.kept = False
         """By who runs the generation, longer than by who took it."""
 
     async def follow(self, reply: Reply) -> Deltas:
         """The same generation. Its tokens are counted as they come, its slots are free as its choices end."""
-        self._prompt_tokens = reply.prompt_tokens
-        try:
+        with self.tally.of(reply):
             async with aclosing(reply.deltas) as deltas:
                 async for delta in deltas:
                     self._hear(delta)
                     yield delta
-        except Exception as exc:
-            self.fail(exc)
-            raise
 
     def _hear(self, delta: GenerationDelta) -> None:
-        tokens = sum(choice.num_tokens for choice in delta.choices)
-        self._answer_tokens += tokens
-        self._open_choices -= sum(choice.finish_reason is not None for choice in delta.choices)
+        tokens = self.tally.hear(delta)
         if self.place is not None:
             self.place.served(tokens)
-            self.place.shrink(self._open_choices)
-
-    def fail(self, error: Exception) -> None:
-        self._error = error
+            self.place.shrink(self.tally.open_choices)
 
     @property
     def used_tokens(self) -> int:
         """Nothing of what failed before its first token; of what was cut, what there was."""
-        return 0 if self._came_to_nothing else self._prompt_tokens + self._answer_tokens
+        return 0 if self.tally.came_to_nothing else self.tally.prompt_tokens + self.tally.answer_tokens
 
     @property
     def never_was(self) -> bool:
         """The service could not do it: not even the request counts."""
-        return self._came_to_nothing and self._error is not None and is_ours(self._error)
+        return self.tally.came_to_nothing and self.tally.is_ours
 
-    @property
-    def _came_to_nothing(self) -> bool:
-        return self._error is not None and not self._answer_tokens
+
+class Kept(msgspec.Struct, frozen=True):
+    """A share that does not end where it was taken."""
+
+    record: Record
+    end: Callable[[], asyncio.Task[None]]
 
 
 class Gate:
@@ -100,9 +94,11 @@ class Gate:
         await self._take(principal, 0, lease=False)
 
     @asynccontextmanager
-    async def counted(self, principal: Principal, tokens: int) -> AsyncIterator[None]:
-        """A request that embeds `tokens`. Raises RateLimited."""
+    async def counted(self, principal: Principal, tokens: int, model: str) -> AsyncIterator[None]:
+        """A request whose `tokens` the `model` embeds. Raises RateLimited."""
+        principal.record.model = model
         grant = await self._take(principal, tokens, lease=False)
+        principal.record.read(tokens)
         try:
             yield
         except Exception as exc:
@@ -132,21 +128,22 @@ class Gate:
     @asynccontextmanager
     async def share(self, reply: Reply, principal: Principal) -> AsyncIterator[Entry]:
         """Taken for the most that the reply can use; what it did not use is given back in the end. Raises RateLimited."""
+        principal.record.model = reply.model.root
         grant = await self._take(principal, reply.prompt_tokens + reply.most_tokens, lease=True)
-        entry = Entry(grant, principal.tenant, reply.n)
+        entry = Entry(grant, principal.tenant, principal.record)
         try:
             yield entry
         except Exception as exc:
-            entry.fail(exc)
+            entry.tally.fail(exc)
             raise
         finally:
             if not entry.kept:
                 await asyncio.shield(self._end(entry))
 
-    def keep(self, entry: Entry) -> Callable[[], asyncio.Task[None]]:
-        """What ends the share, which does not end where it was taken."""
+    def keep(self, entry: Entry) -> Kept:
+        """The share does not end where it was taken, but where `end` of what is returned is called."""
         entry.kept = True
-        return partial(self._end, entry)
+        return Kept(entry.tally.record, partial(self._end, entry))
 
     def _end(self, entry: Entry) -> asyncio.Task[None]:
         """Goes on if nobody waits for it."""
@@ -164,11 +161,21 @@ class Gate:
     @asynccontextmanager
     async def enter(self, reply: Reply, principal: Principal) -> AsyncIterator[Entry]:
         """A share and a place, until the generation has ended. Raises RateLimited, Overloaded."""
-        async with (
-            self.share(reply, principal) as entry,
-            self._queue.place(principal.tenant, reply.n, reply.prompt_tokens) as entry.place,
-        ):
+        async with self.share(reply, principal) as entry, self._place(reply, entry):
             yield entry
+
+    @asynccontextmanager
+    async def _place(self, reply: Reply, entry: Entry, *, patient: bool = False) -> AsyncIterator[None]:
+        """How long it waited is recorded, also of who is not let in."""
+        record, came = entry.tally.record, time.perf_counter()
+        place = self._queue.place(entry.tenant, reply.n, reply.prompt_tokens, patient=patient)
+        try:
+            async with place as entry.place:
+                record.waited(time.perf_counter() - came)
+                yield
+        finally:
+            if entry.place is None:
+                record.waited(time.perf_counter() - came)
 
     def through(self, reply: Reply, principal: Principal) -> Reply:
         """The same; it enters when its first delta is asked for, which raises then what `enter` raises."""
@@ -186,10 +193,7 @@ class Gate:
 
     async def patiently(self, reply: Reply, entry: Entry) -> Deltas:
         """The same generation, with a share that was taken before: it begins when there is a place, whenever that is."""
-        async with (
-            self._queue.place(entry.tenant, reply.n, reply.prompt_tokens, patient=True) as entry.place,
-            aclosing(entry.follow(reply)) as deltas,
-        ):
+        async with self._place(reply, entry, patient=True), aclosing(entry.follow(reply)) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -198,20 +202,17 @@ class Gate:
 
         `new_tokens`: those of its prompt that the engine has not read yet.
         """
+        tally = Tally(Record())
         async with (
             self._queue.place(tenant, reply.n, new_tokens, patient=True) as place,
             aclosing(reply.deltas) as deltas,
         ):
-            async for delta in deltas:
-                place.served(sum(choice.num_tokens for choice in delta.choices))
-                yield delta
+            with tally.of(reply):
+                async for delta in deltas:
+                    place.served(tally.hear(delta))
+                    yield delta
 
 
 def show(principal: Principal, standing: Standing) -> None:
     """In the reply's headers."""
     principal.standing.requests, principal.standing.tokens = standing.requests, standing.tokens
-
-
-def is_ours(error: Exception) -> bool:
-    """Not the client's doing."""
-    return isinstance(error, Unavailable | Timeout | Internal) or not isinstance(error, ServiceError)

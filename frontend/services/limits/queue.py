@@ -18,6 +18,7 @@ from typing import Literal
 from prometheus_client import Counter, Gauge, Histogram
 
 from frontend.domain.errors import Overloaded
+from frontend.observability import tracing
 from frontend.services.limits.backlog import Backlog, Wish
 
 RUNNING = Gauge(
@@ -121,6 +122,9 @@ class FairQueue:
         place = Place(self, tenant, wanted, prompt_tokens, patient=patient, since=self._clock())
         self._come(place)
         try:
+            if not place.granted.done():
+                with tracing.span("queue.wait"):
+                    await place.granted
             await place.granted
             yield place
         finally:

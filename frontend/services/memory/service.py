@@ -22,6 +22,7 @@ from frontend.domain.documents import FoundChunk, VectorStore
 from frontend.domain.errors import InvalidRequest, NotFound, ServiceError
 from frontend.domain.items import Item
 from frontend.domain.storage import Database
+from frontend.observability import tracing
 from frontend.services.embeddings import EmbeddingService
 from frontend.services.memory.recall import MOST_HITS, question, told, wanted
 from frontend.services.memory.writer import MemoryWriter
@@ -85,7 +86,8 @@ class MemoryService:
         if key in self._tasks:
             self._again.add(key)
         elif not self._closed and len(self._tasks) < self._most_tasks:
-            self._tasks[key] = asyncio.create_task(self._run(tenant, conversation_id))
+            work = self._run(tenant, conversation_id)
+            self._tasks[key] = asyncio.create_task(work, context=tracing.outside())
             self._tasks[key].add_done_callback(lambda _: self._tasks.pop(key))
 
     async def idle(self) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
 import msgspec
 import structlog
 
 from frontend.domain.errors import NotFound, QuotaExceeded, ServiceError
+from frontend.domain.record import Record
 from frontend.domain.responses import Response, ResponseEvent, StatusChanged
 from frontend.domain.storage import Database
+from frontend.services.limits.gate import Kept
 from frontend.services.responses.run import ResponseRun
 
 log = structlog.get_logger("hermes2.responses")
@@ -29,6 +32,12 @@ class LiveEvents:
         self._events: list[ResponseEvent] = []
         self._more = asyncio.Event()
         self._ended = False
+
+    @property
+    def status(self) -> str:
+        """With which it ended; `cancelled` if somebody has ended it, or the service has."""
+        last = self._events[-1] if self._events else None
+        return last.response.status if isinstance(last, StatusChanged) and not last.response.running else "cancelled"
 
     def append(self, event: ResponseEvent) -> None:
         self._events.append(event)
@@ -94,14 +103,16 @@ class BackgroundRuns:
         finally:
             self._leave(tenant)
 
-    def start(self, tenant: str, response_id: str, run: ResponseRun, when_ended: Callable[[], object]) -> None:
-        events = LiveEvents()
+    def start(self, tenant: str, response_id: str, run: ResponseRun, share: Kept) -> None:
+        """`share`: what it runs on; ended with it."""
+        events, began = LiveEvents(), time.perf_counter()
         task = asyncio.create_task(self._run(tenant, response_id, run, events))
         key = tenant, response_id
         self._running[key] = Running(task, events)
         self._of_tenant[tenant] += 1
         task.add_done_callback(lambda _: self._ended(key))
-        task.add_done_callback(lambda _: when_ended())
+        task.add_done_callback(lambda _: tell(tenant, response_id, events.status, share.record, began))
+        task.add_done_callback(lambda _: share.end())
 
     def _ended(self, key: tuple[str, str]) -> None:
         running = self._running.pop(key)
@@ -195,6 +206,25 @@ class BackgroundRuns:
             yield StatusChanged(n=0, name="created", response=response)
             after = 0
         yield ended(response, max(known[-1].n if known else 0, after) + 1)
+
+
+def tell(tenant: str, response_id: str, outcome: str, record: Record, began: float) -> None:
+    """One line for each: its request has had its own long before. `began`: seconds of time.perf_counter."""
+    fields = {
+        "model": record.model,
+        "prompt_tokens": record.prompt_tokens,
+        "cached_tokens": record.cached_tokens,
+        "completion_tokens": record.completion_tokens,
+        "queue_ms": None if record.queue_s is None else round(record.queue_s * 1e3, 1),
+    }
+    log.info(
+        "background_response",
+        response=response_id,
+        outcome=outcome,
+        tenant=tenant,
+        **{name: value for name, value in fields.items() if value is not None},
+        duration_ms=round((time.perf_counter() - began) * 1e3, 1),
+    )
 
 
 def ended(response: Response, n: int) -> ResponseEvent:

@@ -526,9 +526,9 @@ class TestFailures:
                 503,
                 {"status": "not_ready", "engine": "unavailable", "sql": "ok", "valkey": "degraded"},
             )
-            assert "hermes2_engine_up 0" in (await client.get("/metrics")).text
+            assert 'hermes2_dependency_up{dependency="engine"} 0' in (await client.get("/metrics")).text
         async with client_for(FakeEngine(), smollm2, FakeHotState(alive=False)) as client:
             ready = await client.get("/health/ready")
             assert ready.status_code == 200
             assert ready.json() == {"status": "ready", "engine": "ok", "sql": "ok", "valkey": "degraded"}
-            assert "hermes2_engine_up 1" in (await client.get("/metrics")).text
+            assert 'hermes2_dependency_up{dependency="engine"} 1' in (await client.get("/metrics")).text

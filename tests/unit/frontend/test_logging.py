@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging as of_python
+import re
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
 from frontend.observability import logging
-from frontend.settings import LogSettings
+from frontend.settings import ROOT, LogSettings
 
 CANARY = "canary-prompt-text"
 
 
 @pytest.fixture(autouse=True)
 def _fresh_configuration() -> Iterator[None]:
+    before = list(of_python.getLogger().handlers)
     yield
     structlog.reset_defaults()
+    of_python.getLogger().handlers[:] = before
 
 
 @pytest.mark.parametrize("format_", ["json", "pretty"])
@@ -44,3 +48,28 @@ def test_json_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:
     structlog.get_logger().debug("not shown")
     (line,) = capsys.readouterr().out.splitlines()
     assert {"event", "level", "timestamp", "status"} == set(json.loads(line))
+
+
+def test_libraries_log_in_the_same_form(capsys: pytest.CaptureFixture[str]) -> None:
+    """What they warn of is a line of JSON too, once, with their name; what is less than a warning is not there."""
+    for _ in range(2):
+        logging.configure(LogSettings(format="json", level="info"))
+    library = of_python.getLogger("somebody.else")
+    library.info("not shown")
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        library.exception("it %s", "failed")
+    (line,) = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["level"], told["logger"]) == ("it failed", "error", "somebody.else")
+    assert told["exception"][0]["exc_value"] == "broken"
+
+
+def test_every_event_is_explained() -> None:
+    """What the frontend can log stands in docs/logs.md."""
+    page = (ROOT / "docs/logs.md").read_text()
+    code = "".join(path.read_text() for path in (ROOT / "frontend").rglob("*.py"))
+    events = set(re.findall(r"log\.(?:info|warning|error)\(\s*\"([a-z_]+)\"", code)) | {"request"}
+    assert len(events) > 40
+    assert not {event for event in events if f"`{event}`" not in page}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import prometheus_client
 
+from . import tracing
 from . import vllm_compat as vllm
 from .errors import BackendError, Internal, InvalidArgument, Unavailable
 from .generation import Delta, Generation, SequenceDelta, TokenLogprob
@@ -28,6 +30,8 @@ class VllmEngine:
 
     def __init__(self, engine_args: Mapping[str, object]) -> None:
         """`engine_args`: names and values of vLLM's AsyncEngineArgs. Starts vLLM's processes and loads the model."""
+        engine_args = {**tracing.arguments(os.environ), **engine_args}
+        self._traces = engine_args.get("otlp_traces_endpoint") is not None
         args = vllm.AsyncEngineArgs(**engine_args)
         self._engine = vllm.AsyncLLM.from_engine_args(args)
         self.max_n = self._engine.scheduler_config.max_num_seqs
@@ -67,6 +71,8 @@ class VllmEngine:
 
     def close(self) -> None:
         self._engine.shutdown()
+        if self._traces:
+            tracing.flush()
 
 
 def failed(generation: Generation) -> BackendError:
