@@ -84,6 +84,10 @@ class EngineSettings(Group, frozen=True):
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"], Meta(description="Type of weights and activations")
     ] = "bfloat16"
+    weights: Annotated[
+        Literal["as-is", "int8"],
+        Meta(description="int8: Linears in INT8 W8A8, made when the model is prepared (docs/quantisation.md)"),
+    ] = "as-is"
     max_model_len: Annotated[
         int, Meta(ge=16, description="Context window in tokens; a model with a shorter one keeps its own")
     ] = 8192

