@@ -101,7 +101,15 @@ class Reply(msgspec.Struct, frozen=True):
     ttft_s: float
 
 
-def compare(url: str, key: str, turns: int, window: int, baseline: bool, progress: Callable[[str], None]) -> Comparison:
+def compare(
+    url: str,
+    key: str,
+    turns: int,
+    window: int,
+    baseline: bool,
+    progress: Callable[[str], None],
+    answer_tokens: int = ANSWER_TOKENS,
+) -> Comparison:
     """`url`: with its /v1. `window`: tokens of prompt and answer, the service's own at most."""
     with httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=600) as client:
         model = client.get("models/hermes-2").raise_for_status().json()
@@ -109,8 +117,8 @@ def compare(url: str, key: str, turns: int, window: int, baseline: bool, progres
             raise ValueError(f"the service's window has {model['max_model_len']} tokens, not {window}")
         texts = list(questions(turns, window))
         return Comparison(
-            conversation=run("conversation", Conversation(client, window), texts, progress),
-            client=run("client", Client(client, window), texts, progress) if baseline else None,
+            conversation=run("conversation", Conversation(client, window, answer_tokens), texts, progress),
+            client=run("client", Client(client, window, answer_tokens), texts, progress) if baseline else None,
             model=model["root"],
         )
 
@@ -152,9 +160,10 @@ class Failed(Exception):
 class Conversation:
     """The service keeps the history; its prompts have a budget, so that any window can be tried on any service."""
 
-    def __init__(self, client: httpx.Client, window: int) -> None:
+    def __init__(self, client: httpx.Client, window: int, answer_tokens: int) -> None:
         self._client = client
-        body = {"context": {"budget_tokens": window - ANSWER_TOKENS}, "metadata": {"made_by": "perf context"}}
+        self._answer_tokens = answer_tokens
+        body = {"context": {"budget_tokens": window - answer_tokens}, "metadata": {"made_by": "perf context"}}
         self._id = client.post("conversations", json=body).raise_for_status().json()["id"]
 
     def say(self, text: str) -> Reply:
@@ -163,7 +172,7 @@ class Conversation:
             "conversation": self._id,
             "instructions": f"{SYSTEM} This is {self._id}.",  # a beginning that no run before has left in the cache
             "input": text,
-            "max_output_tokens": ANSWER_TOKENS,
+            "max_output_tokens": self._answer_tokens,
             "temperature": 0,
             "stream": True,
         }
@@ -186,9 +195,10 @@ class Conversation:
 class Client:
     """Keeps the history itself, and knows how long it is from the usage of the turn before."""
 
-    def __init__(self, client: httpx.Client, window: int) -> None:
+    def __init__(self, client: httpx.Client, window: int, answer_tokens: int) -> None:
         self._client = client
         self._window = window
+        self._answer_tokens = answer_tokens
         self._system = {"role": "system", "content": f"{SYSTEM} This is {time.time_ns()}."}
         self._messages: list[dict[str, str]] = []
         self._tokens = 0
@@ -197,7 +207,7 @@ class Client:
     def say(self, text: str) -> Reply:
         self._messages.append({"role": "user", "content": text})
         self._tokens += estimate(text)
-        while self._tokens > self._window - ANSWER_TOKENS and len(self._messages) > 1:
+        while self._tokens > self._window - self._answer_tokens and len(self._messages) > 1:
             self._tokens -= estimate(self._messages.pop(0)["content"])
         reply = self._ask()
         self._messages.append({"role": "assistant", "content": reply.text})
@@ -208,7 +218,7 @@ class Client:
         body = {
             "model": "hermes-2",
             "messages": [self._system, *self._messages],
-            "max_tokens": ANSWER_TOKENS,
+            "max_tokens": self._answer_tokens,
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},

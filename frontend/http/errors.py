@@ -14,9 +14,9 @@ import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException, ValidationException
-from litestar.openapi import ResponseSpec
 
 from frontend.domain import errors
+from frontend.http.answers import answer
 
 log = structlog.get_logger("hermes2.http")
 
@@ -48,18 +48,18 @@ class ErrorEnvelope(msgspec.Struct, frozen=True):
 
 
 RESPONSES = {
-    400: ResponseSpec(ErrorEnvelope, description="The request is wrong; `param` names what."),
-    401: ResponseSpec(ErrorEnvelope, description="No key, or one that is not known."),
-    403: ResponseSpec(ErrorEnvelope, description="A key that lacks the scope of the route."),
-    404: ResponseSpec(ErrorEnvelope, description="No such model."),
-    409: ResponseSpec(ErrorEnvelope, description="A request with the same Idempotency-Key is being worked on."),
-    413: ResponseSpec(ErrorEnvelope, description="The body is too large."),
-    422: ResponseSpec(ErrorEnvelope, description="The same Idempotency-Key came with another request."),
-    429: ResponseSpec(
+    400: answer(ErrorEnvelope, description="The request is wrong; `param` names what."),
+    401: answer(ErrorEnvelope, description="No key, or one that is not known."),
+    403: answer(ErrorEnvelope, description="A key that lacks the scope of the route."),
+    404: answer(ErrorEnvelope, description="No such model."),
+    409: answer(ErrorEnvelope, description="A request with the same Idempotency-Key is being worked on."),
+    413: answer(ErrorEnvelope, description="The body is too large."),
+    422: answer(ErrorEnvelope, description="The same Idempotency-Key came with another request."),
+    429: answer(
         ErrorEnvelope, description="The key's or the tenant's share is used up; `retry-after` says until when."
     ),
-    503: ResponseSpec(ErrorEnvelope, description="The engine is away or full; `retry-after` says for how long."),
-    504: ResponseSpec(ErrorEnvelope, description="The generation took longer than a request may."),
+    503: answer(ErrorEnvelope, description="The engine is away or full; `retry-after` says for how long."),
+    504: answer(ErrorEnvelope, description="The generation took longer than a request may."),
 }
 """What the OpenAPI page says of failures."""
 

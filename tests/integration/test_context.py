@@ -9,13 +9,13 @@ from tests.support.stack import API_KEY, Stack
 
 pytestmark = pytest.mark.real
 
-TURNS, WINDOW = 24, 1024
+TURNS, WINDOW, ANSWER_TOKENS = 24, 1024, 8
 
 
 def test_a_long_conversation_stays_within_the_window_and_in_the_cache(stack: Stack) -> None:
     """No turn is refused, prompts are bounded, turns come from the engine's prefix cache; beside it a client
     that drops one message per turn, whose prompts begin anew each time."""
-    found = context.compare(f"{stack.url}/v1", API_KEY, TURNS, WINDOW, True, lambda _: None)
+    found = context.compare(f"{stack.url}/v1", API_KEY, TURNS, WINDOW, True, lambda _: None, ANSWER_TOKENS)
     print(context.report(found, TURNS, WINDOW))
     assert found.conversation.errors == 0
     assert found.conversation.most_prompt_tokens <= WINDOW

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.types import ASGIApp
 
@@ -15,6 +14,7 @@ from frontend.api.generations import Head
 from frontend.api.scopes import require_for_turn
 from frontend.domain.conversations import PageRequest
 from frontend.domain.hermes.encoder import Encoder
+from frontend.http.answers import answer
 from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.pagination import ID, METADATA_FILTER, page_of
@@ -37,7 +37,7 @@ Model = Annotated[
     str | None, QueryParameter(pattern=r"^[^\x00]{1,256}$", description="Only completions of this model.")
 ]
 MISSING = {404: RESPONSES[404]}
-KEPT = {200: ResponseSpec(schema.ChatCompletion, description="The completion, as it was answered.")} | MISSING
+KEPT = {200: answer(schema.ChatCompletion, description="The completion, as it was answered.")} | MISSING
 OLDEST_FIRST = page_of(order="asc")
 
 
@@ -49,9 +49,7 @@ class ChatController(Controller):
     @post(
         status_code=200,
         opt=needs("chat", gated=True),
-        responses={
-            200: ResponseSpec(schema.ChatCompletion, description="With `stream: true`: server-sent events instead.")
-        }
+        responses={200: answer(schema.ChatCompletion, description="With `stream: true`: server-sent events instead.")}
         | RESPONSES,
     )
     async def create(

@@ -6,7 +6,6 @@ from typing import Any
 
 from litestar import Controller, Request, post
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 from litestar.types import ASGIApp
 
@@ -14,6 +13,7 @@ from frontend.api.completions import mapping
 from frontend.api.completions.schema import Completion, CreateCompletion
 from frontend.api.generations import Head
 from frontend.domain.hermes.encoder import Encoder
+from frontend.http.answers import answer
 from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.replies import EventStream, JsonReply
@@ -29,8 +29,7 @@ class CompletionController(Controller):
 
     @post(
         status_code=200,
-        responses={200: ResponseSpec(Completion, description="With `stream: true`: server-sent events instead.")}
-        | RESPONSES,
+        responses={200: answer(Completion, description="With `stream: true`: server-sent events instead.")} | RESPONSES,
     )
     async def create(
         self,

@@ -6,7 +6,6 @@ from typing import Annotated, Any, get_args
 
 from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.types import ASGIApp
 
@@ -17,6 +16,7 @@ from frontend.api.scopes import require_for_context
 from frontend.domain.conversations import PageRequest
 from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.seal import Seal
+from frontend.http.answers import answer
 from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.json_stream import JsonStream
@@ -90,7 +90,7 @@ class ConversationController(Controller):
 
     @get(
         "/{conversation_id:str}/export",
-        responses={200: ResponseSpec(schema.ConversationExport, description="All of it.")} | MISSING,
+        responses={200: answer(schema.ConversationExport, description="All of it.")} | MISSING,
     )
     async def export(
         self,

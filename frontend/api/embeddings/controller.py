@@ -7,12 +7,12 @@ from typing import Any
 
 from litestar import Controller, Request, post
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import JSONBody
 from litestar.types import ASGIApp
 
 from frontend.api.embeddings import mapping
 from frontend.api.embeddings.schema import CreateEmbedding, EmbeddingList
+from frontend.http.answers import answer
 from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.replies import JsonReply
@@ -25,9 +25,7 @@ class EmbeddingController(Controller):
     tags = ("Embeddings",)
     opt = needs("chat", gated=True)
 
-    @post(
-        status_code=200, responses={200: ResponseSpec(EmbeddingList, description="One vector per input.")} | RESPONSES
-    )
+    @post(status_code=200, responses={200: answer(EmbeddingList, description="One vector per input.")} | RESPONSES)
     async def create(
         self,
         data: JSONBody[CreateEmbedding],

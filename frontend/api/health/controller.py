@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 
+from frontend.http.answers import answer
 from frontend.http.auth import PUBLIC
 from frontend.services.health import Health, HealthService
 
-NOT_YET = {503: ResponseSpec(Health, description="Not yet, or not now; the body says what is missing.")}
+NOT_YET = {503: answer(Health, description="Not yet, or not now; the body says what is missing.")}
 
 
 class HealthController(Controller):

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from litestar.types import ASGIApp
 
@@ -18,6 +17,7 @@ from frontend.api.scopes import require_for_turn
 from frontend.domain.conversations import PageRequest
 from frontend.domain.hermes.encoder import Encoder
 from frontend.domain.seal import Seal
+from frontend.http.answers import answer
 from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.pagination import ID, include_of, page_of
@@ -42,7 +42,7 @@ After = Annotated[
 ]
 MISSING = {404: RESPONSES[404]}
 INCLUDE = {"include": include_of(INCLUDABLE)}
-WHOLE = {200: ResponseSpec(schema.ResponseBody, description="With `stream: true`: server-sent events instead.")}
+WHOLE = {200: answer(schema.ResponseBody, description="With `stream: true`: server-sent events instead.")}
 
 
 class ResponseController(Controller):
@@ -155,7 +155,7 @@ class ResponseController(Controller):
         "/compact",
         opt=needs("chat", gated=True),
         status_code=200,
-        responses={200: ResponseSpec(schema.CompactionResult, description="What to go on from.")} | RESPONSES,
+        responses={200: answer(schema.CompactionResult, description="What to go on from.")} | RESPONSES,
     )
     async def compact(
         self,

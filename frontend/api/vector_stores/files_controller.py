@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.types import ASGIApp
 
@@ -14,6 +13,7 @@ from frontend.api.vector_stores import files_mapping as mapping
 from frontend.api.vector_stores import files_schema as schema
 from frontend.api.vector_stores.polling import polled
 from frontend.domain.documents import IngestStatus, StoreFile
+from frontend.http.answers import answer
 from frontend.http.auth import needs, principal_of
 from frontend.http.errors import RESPONSES
 from frontend.http.json_stream import JsonStream
@@ -23,7 +23,7 @@ from frontend.services.store_files import StoreFileService
 AnyRequest = Request[Any, Any, Any]
 StoreFiles = NamedDependency[StoreFileService]
 MISSING = {404: RESPONSES[404]}
-CONTENT = ResponseSpec(schema.StoreFileContent, description="All of it.")
+CONTENT = answer(schema.StoreFileContent, description="All of it.")
 OfStatus = Annotated[IngestStatus | None, QueryParameter(name="filter", description="Only files of this status.")]
 READS, WRITES = needs("retrieval:read"), needs("retrieval:write")
 
