@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
+from litestar import Litestar
 
 from deploy.launcher import embedder as embedder_launcher
 from frontend import settings as settings_module
@@ -50,7 +52,7 @@ async def client_for(
     settings = settings_module.load(environment | {f"HERMES2_{name}": value for name, value in variables.items()})
 
     @asynccontextmanager
-    async def open_fakes(settings: Settings) -> AsyncIterator[Runtime]:
+    async def open_fakes(_: Settings) -> AsyncIterator[Runtime]:
         async with AsyncExitStack() as stack:
             threads = stack.enter_context(ThreadPoolExecutor(1))
             truth = database if database is not None else await stack.enter_async_context(temporary_database())
@@ -59,12 +61,32 @@ async def client_for(
             )
             yield await stack.enter_async_context(runtime)
 
-    app = create_app(settings, open_fakes)
-    async with in_a_task(app.lifespan()):
-        whole = AccessLog(app, Proxies(settings.http.trusted_proxies))
-        transport = httpx.ASGITransport(whole, raise_app_exceptions=False)  # type: ignore[arg-type]  # Litestar's types
-        async with httpx.AsyncClient(transport=transport, base_url="http://hermes2", headers=HEADERS) as client:
-            yield client
+    with application(settings, open_fakes) as app:
+        async with in_a_task(app.lifespan()):
+            whole = AccessLog(app, Proxies(settings.http.trusted_proxies))
+            transport = httpx.ASGITransport(whole, raise_app_exceptions=False)  # type: ignore[arg-type]  # Litestar's types
+            async with httpx.AsyncClient(transport=transport, base_url="http://hermes2", headers=HEADERS) as client:
+                yield client
+
+
+Open = Callable[[Settings], AbstractAsyncContextManager[Runtime]]
+_FREE: defaultdict[object, list[tuple[Litestar, list[Open]]]] = defaultdict(list)
+"""Applications that no client has, and what each will open; by the settings that one is made from. To make one takes a
+quarter of a second, and nothing of a test is in it but its runtime."""
+
+
+@contextmanager
+def application(settings: Settings, open_: Open) -> Iterator[Litestar]:
+    free = _FREE[settings.http, settings.embedder.enabled]
+    app, opens = free.pop() if free else made(settings)
+    opens[:] = [open_]
+    yield app
+    free.append((app, opens))  # not after an error: who knows what it has left
+
+
+def made(settings: Settings) -> tuple[Litestar, list[Open]]:
+    opens: list[Open] = []
+    return create_app(settings, lambda settings: opens[0](settings)), opens
 
 
 @asynccontextmanager
