@@ -152,19 +152,22 @@ class FairQueue:
         self._backlog.join(place)
         WAITING.inc()
         self._admit()
-        if self._is_too_long and not (place.patient or place.granted.done()):
-            surplus = self._backlog.surplus(place)
-            assert isinstance(surplus, Place)
+        if not (place.patient or place.granted.done()) and self._is_too_long(surplus := self._surplus(place)):
             self._refuse(surplus, "full" if surplus is place else "displaced")
         if not (place.granted.done() or place.patient):
             self._oldest.append(place)
             self._set_alarm()
 
-    @property
-    def _is_too_long(self) -> bool:
-        """Also if somebody would be refused later for having waited too long: better at once."""
+    def _surplus(self, comer: Place) -> Place:
+        surplus = self._backlog.surplus(comer)
+        assert isinstance(surplus, Place)
+        return surplus
+
+    def _is_too_long(self, surplus: Place) -> bool:
+        """Also if somebody would be refused later for having waited too long: better at once. Who has less than its share is
+        given the time until one of those slots is free that others have beyond theirs."""
         too_long_s = SURE_SHARE * self._max_wait_s
-        if self._any_ended:
+        if self._any_ended and not self._has_less_than_its_share(surplus):
             too_long_s = min(too_long_s, self._wait_share * self._held_s)
         return self._backlog.bounded > self._max_waiting or self._until_free_s(self._backlog.slots) > too_long_s
 
@@ -198,9 +201,13 @@ class FairQueue:
 
     def _fits(self, wish: Wish) -> bool:
         """With one tenant more than there are, nobody's share has to be taken from what others run."""
-        share = self.slots // (self._backlog.active + 1)
-        kept = 0 if self._backlog.held[wish.tenant] + wish.slots <= share else self._kept
+        kept = 0 if self._has_less_than_its_share(wish) else self._kept
         return wish.slots <= self.free - kept
+
+    def _has_less_than_its_share(self, wish: Wish) -> bool:
+        """Also with what it wishes."""
+        share = self.slots // (self._backlog.active + 1)
+        return self._backlog.held[wish.tenant] + wish.slots <= share
 
     def _go(self, place: Place) -> None:
         """It has ended; or it was cancelled, perhaps between being granted its place and hearing of it."""

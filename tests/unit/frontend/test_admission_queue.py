@@ -240,6 +240,25 @@ class TestBounds:
         await settled()
         assert late.place
 
+    async def test_who_has_less_than_its_share_waits_for_it(self) -> None:
+        """Where another tenant's equally long answers have all slots: half a second is not too long for its first."""
+        clock = Clock()
+        queue = FairQueue(8, max_waiting=8, max_wait_s=4, clock=clock)
+        for _ in range(50):
+            clients = await come(queue, *["loud"] * 8)
+            clock.now += 2
+            for client in clients:
+                await client.end()
+        running = await come(queue, *["loud"] * 8)
+        clock.now += 1.5
+        (loud,) = await come(queue, "loud")
+        (quiet,) = await come(queue, "quiet")
+        assert loud.error
+        assert not quiet.error
+        await running[0].end()
+        await settled()
+        assert quiet.place
+
     async def test_before_any_answer_has_ended_nobody_is_refused_for_its_length(self) -> None:
         """A service that has just started knows nothing of it: who comes waits."""
         queue = FairQueue(1, max_waiting=8, max_wait_s=4, clock=Clock())
