@@ -1,6 +1,6 @@
 """kill -9 at random moments of turns: what was acknowledged is there, once and whole, and nothing is left running.
 
-HERMES2_KILLS says how often (6); `make crashes` does it 200 times.
+HERMES2_KILLS says how often (4); `make crashes` does it 200 times.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil
 from tests.support.app import HEADERS
 from tests.support.stack import Stack
 
-KILLS = int(os.environ.get("HERMES2_KILLS", "6"))
+KILLS = int(os.environ.get("HERMES2_KILLS", "4"))
 WRITERS = 4
 LONGEST_PAUSE_S = 0.4
 """Between the service's return and the next kill: several turns."""
