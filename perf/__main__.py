@@ -49,9 +49,7 @@ def profiles_command(url: str, key_file: Path, questions: int, concurrency: int,
             "HERMES2_EVAL_DATA is not set: the questions (xquad.en.json) are not part of the repository"
         )
     text = profiles.measure(url, key, Path(data) / "xquad.en.json", questions, concurrency)
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 @main.command("context", help="What a long conversation costs: cached share and time to first token, turn after turn.")
@@ -65,9 +63,7 @@ def context_command(url: str, key_file: Path, turns: int, window: int, baseline:
     key = os.environ.get("HERMES2_API_KEY") or key_file.read_text().strip()
     found = context.compare(url, key, turns, window, baseline, lambda line: click.echo(line, err=True))
     text = context.report(found, turns, window)
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 @main.command("ingest", help="How much of the embedding model's throughput is left when files are put into a store.")
@@ -79,9 +75,7 @@ def context_command(url: str, key_file: Path, turns: int, window: int, baseline:
 def ingest_command(url: str, key_file: Path, windows: int, rounds: int, report: Path | None) -> None:
     key = os.environ.get("HERMES2_API_KEY") or key_file.read_text().strip()
     text = ingest.measure(url, key, windows, rounds)
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 @main.command("turns", help="What it costs to begin and to store a turn in SQL; needs no running service.")
@@ -92,9 +86,7 @@ def ingest_command(url: str, key_file: Path, windows: int, rounds: int, report: 
 @click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
 def turns_command(turns: int, writers: int, postgres: str | None, valkey_url: str | None, report: Path | None) -> None:
     text = asyncio.run(turns_module.measure(turns, writers, postgres, valkey_url))
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 @main.command("retrieval", help="What search finds (--quality), and what it costs (--scale); needs no running service.")
@@ -119,9 +111,7 @@ def retrieval_command(
         key = (os.environ.get("HERMES2_API_KEY") or key_file.read_text().strip()) if url else ""
         with tempfile.TemporaryDirectory() as scratch:
             text = retrieval_quality_report(Path(data), url, key, cache or Path(scratch))
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 def retrieval_quality_report(data: Path, url: str | None, key: str, cache: Path) -> str:
@@ -144,9 +134,7 @@ def memory_command(questions: int, others: int, report: Path | None) -> None:
         raise click.ClickException("HERMES2_EVAL_DATA is not set: the questions are not part of the repository")
     found = asyncio.run(memory.measure(Path(data), questions, others, lambda line: click.echo(line, err=True)))
     text = memory.report(found, questions, others)
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 @main.command("overload", help="What is left when 2, 4, 10 times as much is asked, and beside a noisy neighbour.")
@@ -170,9 +158,7 @@ def overload_command(
     plan = overload.Plan(slots=slots, max_waiting=max_waiting, seconds=seconds, warm_s=warm, scripted=scripted)
     found = overload.measure(plan, lambda line: click.echo(line, err=True))
     text = overload.report(found, plan)
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 @main.command("headline", help="20 requests a second for a minute: how long each takes, with everything switched on.")
@@ -183,9 +169,7 @@ def overload_command(
 def headline_command(rate: float, seconds: float, runs: int, report: Path | None) -> None:
     plan = headline.Plan(per_s=rate, seconds=seconds, runs=runs)
     text = headline.report(headline.measure(plan, lambda line: click.echo(line, err=True)), plan)
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 @main.command(
@@ -197,9 +181,7 @@ def headline_command(rate: float, seconds: float, runs: int, report: Path | None
 def path_command(streams: str, seconds: float, report: Path | None) -> None:
     plan = path.Plan(levels=[int(each) for each in streams.split(",")], seconds=seconds)
     text = path.report(path.measure(plan, lambda line: click.echo(line, err=True)))
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 @main.command(
@@ -214,9 +196,7 @@ def versus_command(rate: float, seconds: float, probe: float, rounds: int, repor
     plan = versus.Plan(per_s=rate, seconds=seconds, probe_s=probe, rounds=rounds)
     found = versus.measure(plan, get_args(versus.System), lambda line: click.echo(line, err=True))
     text = versus.report(found, plan)
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 @main.command("limits", help="How exact limits are: four processes, ten times the load, and a Valkey that is paused.")
@@ -228,9 +208,7 @@ def versus_command(rate: float, seconds: float, probe: float, rounds: int, repor
 def limits_command(seconds: float, pause: float, report: Path | None) -> None:
     found = limits.measure(seconds, pause, lambda line: click.echo(line, err=True))
     text = limits.report(found, seconds, pause)
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 @main.command("tracing", help="What spans cost a request: none, none exported, exported; needs no running service.")
@@ -248,9 +226,7 @@ def tracing_command(rounds: int, requests: int, models: Path, report: Path | Non
     model_dir = next(iter(sorted(models.glob("*/hermes2.json"))), models).parent
     found = asyncio.run(tracing.measure(model_dir, rounds, requests, lambda line: click.echo(line, err=True)))
     text = tracing.report(found, rounds, requests)
-    click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    show(text, report)
 
 
 @main.command(
@@ -266,6 +242,10 @@ def quality_command(model: str, positions: int, rounds: int, report: Path | None
         raise click.ClickException("HERMES2_EVAL_DATA is not set: the text is not part of the repository")
     found = quality.measure(model, Path(data), positions, rounds, lambda line: click.echo(line, err=True))
     text = quality.report(found, model)
+    show(text, report)
+
+
+def show(text: str, report: Path | None) -> None:
     click.echo(text)
     if report is not None:
         report.write_text(text)

@@ -8,6 +8,7 @@ same machine is taken from the service.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 import time
@@ -93,14 +94,12 @@ async def drive(url: str, key: str, arrivals: Sequence[float], bodies: Sequence[
     """`url`: without /v1. `arrivals`: seconds from now."""
     client = Client(url, key)
     begin = time.perf_counter()
-    try:
+    tasks: list[asyncio.Task[Outcome]] = []
+    with contextlib.suppress(TimeoutError):  # those that are cut off have failed
         async with asyncio.timeout(arrivals[-1] + PATIENCE_S), asyncio.TaskGroup() as group:
-            tasks = []
             for due, body in zip(arrivals, bodies, strict=True):
                 await asyncio.sleep(max(0.0, begin + due - time.perf_counter()))
                 tasks.append(group.create_task(client.ask(body, begin + due)))
-    except TimeoutError:
-        pass  # those that were cut off have failed
     nothing = Outcome(PATIENCE_S, PATIENCE_S, 0, 0, "no answer in time")
     outcomes = [nothing if task.cancelled() else task.result() for task in tasks]
     outcomes += [nothing] * (len(arrivals) - len(outcomes))

@@ -24,10 +24,10 @@ class Service(msgspec.Struct, frozen=True):
     url: str
     """Without /v1."""
     environment: Mapping[str, str]
+    pid: int
+    """The launcher's."""
     key: str = KEY
     """Of the first tenant; it may do everything."""
-    pid: int = 0
-    """The launcher's; 0: not known."""
 
     def new_key(self, tenant: str) -> str:
         made = subprocess.run(
@@ -62,7 +62,7 @@ def running(**settings: object) -> Iterator[Service]:
             )
         try:
             wait_for("| ready: ", log, process)
-            yield Service(f"http://127.0.0.1:{port}", environment, pid=process.pid)
+            yield Service(f"http://127.0.0.1:{port}", environment, process.pid)
         finally:
             stop(process)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import Any
 
 from deploy.launcher import frontend as launched_frontend
 from deploy.launcher import triton, valkey
 from deploy.render import shares as shares_module
 from deploy.render.shares import Share
-from frontend.settings import ROOT, Settings
+from frontend.observability import build
+from frontend.settings import Settings
 
 COMPOSE_PARTS = ("frontend", "valkey", "postgresql")
 KUBERNETES_PARTS = (*COMPOSE_PARTS, "watch")
@@ -28,8 +28,8 @@ def values(settings: Settings | None = None) -> dict[str, Any]:
         "compose": shares_module.divide(shares, settings, COMPOSE_PARTS),
         "kubernetes": shares_module.divide(shares, settings, KUBERNETES_PARTS),
         "beside": shares.beside,
-        "images": {**shares.images, "frontend": f"{shares.images['frontend']}:{version()}"},
-        "version": version(),
+        "images": {**shares.images, "frontend": f"{shares.images['frontend']}:{build.VERSION}"},
+        "version": build.VERSION,
         "ports": shares.ports,
         "users": shares.users,
         "model": shares.model,
@@ -52,10 +52,6 @@ def values(settings: Settings | None = None) -> dict[str, Any]:
             "engine_start": int(settings.engine.start_timeout_s),
         },
     }
-
-
-def version() -> str:
-    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 def cores(share: Share) -> str:

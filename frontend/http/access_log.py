@@ -15,6 +15,7 @@ from frontend.domain.record import Record
 from frontend.http import limit_headers
 from frontend.http.proxies import Proxies
 from frontend.observability import metrics
+from frontend.observability.fields import figures, milliseconds, without_none
 
 log = structlog.get_logger("hermes2.access")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -82,29 +83,21 @@ class AccessLog:
         # A probe every second, or a scrape, that finds nothing wrong is no news.
         no_news = status < 500 if route.startswith("/health") else status < 400 and route == "/metrics"
         write = log.debug if no_news else log.info
-        fields = {
-            "method": method,
-            "route": route,
-            "status": status,
-            "error": state.get("error_code"),
-            "tenant": state.get("tenant"),
-            "key_id": state.get("key_id"),
-            "client": state["client"],
-            "request_id": state["request_id"],
-            "trace_id": state.get("trace_id"),
-            "model": record.model,
-            "prompt_tokens": record.prompt_tokens,
-            "cached_tokens": record.cached_tokens,
-            "completion_tokens": record.completion_tokens,
-            "queue_ms": milliseconds(record.queue_s),
-            "ttft_ms": milliseconds(first_token_s),
-            "duration_ms": milliseconds(duration_s),
-        }
-        write("request", **{name: value for name, value in fields.items() if value is not None})
-
-
-def milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1e3, 1)
+        fields = without_none(
+            method=method,
+            route=route,
+            status=status,
+            error=state.get("error_code"),
+            tenant=state.get("tenant"),
+            key_id=state.get("key_id"),
+            client=state["client"],
+            request_id=state["request_id"],
+            trace_id=state.get("trace_id"),
+            **figures(record),
+            ttft_ms=milliseconds(first_token_s),
+            duration_ms=milliseconds(duration_s),
+        )
+        write("request", **fields)
 
 
 def completed(headers: Iterable[tuple[bytes, bytes]], scope: HTTPScope) -> list[tuple[bytes, bytes]]:

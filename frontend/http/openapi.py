@@ -6,7 +6,6 @@ is every bound inside a list, a union or an object, and that unknown fields are 
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -74,14 +73,8 @@ class StructSchemas(OpenAPISchemaPlugin):
 
     def components(self) -> dict[str, Any]:
         """The schemas of all that was asked for, and of what they are made of."""
-        return components_of(tuple(struct for _, struct in sorted(self._asked.items())))
-
-
-@functools.cache
-def components_of(structs: tuple[type[msgspec.Struct], ...]) -> dict[str, Any]:
-    """To be read only. Takes a tenth of a second, and most tests make an application of their own."""
-    _, schemas = msgspec.json.schema_components(structs, ref_template=REFERENCE)
-    return schemas
+        _, schemas = msgspec.json.schema_components(self._asked.values(), ref_template=REFERENCE)
+        return schemas
 
 
 def form_of(struct: type[msgspec.Struct]) -> type[Operation]:

@@ -8,12 +8,11 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import structlog
 
-from frontend.observability import tracing
+from frontend.observability import build, tracing
 
 log = structlog.get_logger("hermes2.tracing")
 Exporter = Literal["otlp/http", "otlp/grpc", "console"]
@@ -70,17 +69,10 @@ def open_tracer(environment: Mapping[str, str]) -> Callable[[], bool] | None:
         from frontend.observability import otel
 
         otel.hear_complaints()
-        provider = otel.open_provider(exporters, release())
+        provider = otel.open_provider(exporters, build.VERSION)
     except Exception as exc:  # whatever it is: the service starts without traces
         log.warning("tracing_off", reason=str(exc))
         return None
     log.info("tracing_on", exporters=exporters)
     tracing.PROCESS.tracer = otel.OtelTracer(provider)
     return partial(otel.close_provider, provider)
-
-
-def release() -> str:
-    try:
-        return version("hermes2-service")
-    except PackageNotFoundError:  # started from a copy of the source
-        return "unknown"

@@ -47,7 +47,7 @@ async def test_four_times_too_much(tmp_path: Path) -> None:
     """The short form of `python -m perf overload`, with the scripted engine: as many tokens as before, and quick refusals."""
     plan = overload.Plan(slots=16, max_waiting=None, seconds=2, warm_s=1)
     with Stack(tmp_path, ENGINE_BACKEND="scripted", ENGINE_MAX_NUM_SEQS=16) as stack:
-        running = service.Service(stack.url, stack.environment, API_KEY)
+        running = service.Service(stack.url, stack.environment, stack.process.pid, API_KEY)
         once = await overload.run(running, plan, loud=(API_KEY, plan.clients))
         four = await overload.run(running, plan, loud=(API_KEY, 4 * plan.clients))
         async with httpx.AsyncClient(base_url=stack.url, headers={"authorization": f"Bearer {API_KEY}"}) as http:

@@ -10,7 +10,8 @@ import pytest
 
 from deploy.render import __main__ as command
 from deploy.render import files, shares
-from deploy.render.values import COMPOSE_PARTS, KUBERNETES_PARTS, cores, version
+from deploy.render.values import COMPOSE_PARTS, KUBERNETES_PARTS, cores
+from frontend.observability import build
 from frontend.settings import ROOT, ByteSize, Settings
 
 FOLDERS = ("compose", "kubernetes", "systemd")
@@ -114,5 +115,5 @@ def test_check_names_what_is_stale(
 
 def test_image_and_project_have_one_version() -> None:
     """The image's tag, and what it tells of itself, is the version of pyproject.toml."""
-    assert f"hermes2_service-{version()}.dist-info" in (ROOT / "deploy/compose/frontend.Dockerfile").read_text()
-    assert f"image: hermes2-frontend:{version()}\n" in (ROOT / "deploy/compose/compose.yaml").read_text()
+    assert f"hermes2_service-{build.VERSION}.dist-info" in (ROOT / "deploy/compose/frontend.Dockerfile").read_text()
+    assert f"image: hermes2-frontend:{build.VERSION}\n" in (ROOT / "deploy/compose/compose.yaml").read_text()

@@ -15,6 +15,7 @@ from frontend.domain.errors import NotFound, QuotaExceeded, ServiceError
 from frontend.domain.record import Record
 from frontend.domain.responses import Response, ResponseEvent, StatusChanged
 from frontend.domain.storage import Database
+from frontend.observability.fields import figures, milliseconds, without_none
 from frontend.services.limits.gate import Kept
 from frontend.services.responses.run import ResponseRun
 
@@ -210,21 +211,14 @@ class BackgroundRuns:
 
 def tell(tenant: str, response_id: str, outcome: str, record: Record, began: float) -> None:
     """One line for each: its request has had its own long before. `began`: seconds of time.perf_counter."""
-    fields = {
-        "model": record.model,
-        "prompt_tokens": record.prompt_tokens,
-        "cached_tokens": record.cached_tokens,
-        "completion_tokens": record.completion_tokens,
-        "queue_ms": None if record.queue_s is None else round(record.queue_s * 1e3, 1),
-    }
-    log.info(
-        "background_response",
+    fields = without_none(
         response=response_id,
         outcome=outcome,
         tenant=tenant,
-        **{name: value for name, value in fields.items() if value is not None},
-        duration_ms=round((time.perf_counter() - began) * 1e3, 1),
+        **figures(record),
+        duration_ms=milliseconds(time.perf_counter() - began),
     )
+    log.info("background_response", **fields)
 
 
 def ended(response: Response, n: int) -> ResponseEvent:
