@@ -11,21 +11,26 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import httpx
 import msgspec
 
 from frontend.services.limits.queue import SLOTS_PER_KEPT_ONE
-from perf import machine, service
-from perf.overload_load import ANSWER_TOKENS, Load, percentile, within
+from perf import machine, open_loop, service
+from perf.overload_load import ANSWER_TOKENS, Done, Heard, Load, Refusal, percentile
 
 TIMES = (1, 2, 4, 10)
 NOISY_TIMES = 20
 QUIET_PER_S = 1.0
 LOOK_S = 1.0
+ALONE = "quiet tenant, alone on an idle engine"
+BESIDE_ONE = "quiet tenant, beside one at its share"
+BESIDE_NOISY = f"quiet tenant, beside {NOISY_TIMES} x as much"
 WAITING = re.compile(r"^vllm:num_requests_waiting(?:\{.*\})? (\S+)$", re.MULTILINE)
 QUEUED = re.compile(r"^hermes2_admission_waiting(?:\{.*\})? (\S+)$", re.MULTILINE)
 Say = Callable[[str], None]
@@ -39,6 +44,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """That are measured of each phase."""
     warm_s: float
     """Before them."""
+    rounds: int = 1
+    """Of all phases; a machine is not equally fast all the time."""
     scripted: bool = False
 
     @property
@@ -47,19 +54,65 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.slots - self.slots // SLOTS_PER_KEPT_ONE
 
 
-class Phase(msgspec.Struct, frozen=True, kw_only=True):
-    tokens_per_s: float
-    ttft_p50_s: float
-    ttft_p99_s: float
-    let_in: int
-    refused: int
-    refusal_p99_s: float
-    retry_after_p50_s: float
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen of a phase in one round."""
+
+    heard: Heard
+    begin: float
+    end: float
     engine_waiting: float
     """Most that waited inside of the engine."""
     queued: float
     """Most that waited in the queue before it."""
-    failed: int
+
+    @property
+    def tokens_per_s(self) -> float:
+        return sum(each.tokens_in(self.begin, self.end) for each in self.heard.done) / (self.end - self.begin)
+
+    @property
+    def let_in(self) -> Sequence[Done]:
+        return [each for each in self.heard.done if self.begin <= each.sent < self.end]
+
+    @property
+    def refused(self) -> Sequence[Refusal]:
+        return [each for each in self.heard.refused if self.begin <= each.sent < self.end]
+
+
+class Phase:
+    """Of all rounds; times of all their requests together."""
+
+    def __init__(self, *windows: Window) -> None:
+        self.windows = windows
+        self._ttft_s = [each.ttft_s for window in windows for each in window.let_in]
+        refused = [each for window in windows for each in window.refused]
+        self._refusal_s = [each.ended - each.sent for each in refused]
+        self._retry_after_s = [each.retry_after_s for each in refused]
+        self.let_in, self.refused = len(self._ttft_s), len(refused)
+        self.failed = sum(len(window.heard.failed) for window in windows)
+
+    @property
+    def tokens_per_s(self) -> Sequence[float]:
+        """Of each round."""
+        return [window.tokens_per_s for window in self.windows]
+
+    def ttft_s(self, share: float) -> float:
+        return percentile(self._ttft_s, share)
+
+    def refusal_s(self, share: float) -> float:
+        return percentile(self._refusal_s, share)
+
+    def retry_after_s(self, share: float) -> float:
+        return percentile(self._retry_after_s, share)
+
+    def of(self, peaks: Sequence[float]) -> float:
+        """Tokens per second, as a share of the same round's."""
+        return median(own / peak for own, peak in zip(self.tokens_per_s, peaks, strict=True))
+
+    def __str__(self) -> str:
+        return (
+            f"{median(self.tokens_per_s):.0f} tokens/s; first token p50 {self.ttft_s(0.5):.3f} s, p99 {self.ttft_s(0.99):.3f} s;"
+            f" {self.let_in} let in, {self.refused} refused, p99 {self.refusal_s(0.99):.3f} s; {self.failed} failed"
+        )
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -68,6 +121,11 @@ class Found(msgspec.Struct, frozen=True):
     beside_one: Phase
     """That asks for its share."""
     beside_noisy: Phase
+
+    @property
+    def peaks(self) -> Sequence[float]:
+        """The most tokens per second, of each round."""
+        return [max(each) for each in zip(*(phase.tokens_per_s for phase in self.times.values()), strict=True)]
 
 
 def measure(plan: Plan, say: Say) -> Found:
@@ -91,17 +149,23 @@ def measure(plan: Plan, say: Say) -> Found:
 async def phases(running: service.Service, plan: Plan, say: Say) -> Found:
     loud, quiet = (running.new_key(tenant) for tenant in ("loud", "quiet"))
     await run(running, plan, loud=(loud, plan.clients), seconds=2)  # warm
-    found = {}
-    for times in TIMES:
-        found[times] = await run(running, plan, loud=(loud, times * plan.clients))
-        say(f"{times} x: {found[times]}")
-    alone = await run(running, plan, quiet=quiet)
-    say(f"quiet, alone: {alone}")
-    one = await run(running, plan, loud=(loud, plan.slots // 2), quiet=quiet)
-    say(f"quiet, beside one at its share: {one}")
-    noisy = await run(running, plan, loud=(loud, NOISY_TIMES * plan.slots // 2), quiet=quiet)
-    say(f"quiet, beside a noisy one: {noisy}")
-    return Found(found, alone, one, noisy)
+    windows: defaultdict[str, list[Window]] = defaultdict(list)
+
+    async def see(name: str, clients: int, quiet: str | None = None) -> None:
+        window = await run(running, plan, loud=(loud, clients) if clients else None, quiet=quiet)
+        windows[name].append(window)
+        say(f"{name}: {Phase(window)}")
+
+    for _ in range(plan.rounds):
+        for times in TIMES:
+            await see(f"{times} x", times * plan.clients)
+        await see(ALONE, 0, quiet)
+        await see(BESIDE_ONE, plan.slots // 2, quiet)
+        await see(BESIDE_NOISY, NOISY_TIMES * plan.slots // 2, quiet)
+    return Found(
+        {times: Phase(*windows[f"{times} x"]) for times in TIMES},
+        *(Phase(*windows[name]) for name in (ALONE, BESIDE_ONE, BESIDE_NOISY)),
+    )
 
 
 async def run(
@@ -111,7 +175,7 @@ async def run(
     loud: tuple[str, int] | None = None,
     quiet: str | None = None,
     seconds: float | None = None,
-) -> Phase:
+) -> Window:
     """`loud`: a key, and how many clients have it. Of both the quiet one is measured."""
     begin = time.monotonic() + plan.warm_s
     end = begin + (seconds or plan.seconds)
@@ -126,7 +190,7 @@ async def run(
             measured = Load(running.url, quiet, seed=0)
             group.create_task(measured.open(QUIET_PER_S, end))
     assert measured is not None
-    return summary(measured, watcher, begin, end)
+    return Window(heard=measured.heard, begin=begin, end=end, engine_waiting=watcher.engine, queued=watcher.queue)
 
 
 class Watcher:
@@ -146,65 +210,59 @@ class Watcher:
                 await asyncio.sleep(LOOK_S)
 
 
-def summary(load: Load, watcher: Watcher, begin: float, end: float) -> Phase:
-    heard = load.heard
-    ttft = [each.ttft_s for each in within(heard.done, begin, end)]
-    refused = [each for each in heard.refused if begin <= each.sent < end]
-    return Phase(
-        tokens_per_s=sum(each.tokens_in(begin, end) for each in heard.done) / (end - begin),
-        ttft_p50_s=percentile(ttft, 0.5),
-        ttft_p99_s=percentile(ttft, 0.99),
-        let_in=len(ttft),
-        refused=len(refused),
-        refusal_p99_s=percentile([each.ended - each.sent for each in refused], 0.99),
-        retry_after_p50_s=percentile([each.retry_after_s for each in refused], 0.5),
-        engine_waiting=watcher.engine,
-        queued=watcher.queue,
-        failed=len(heard.failed),
-    )
-
-
-HEAD = (
-    "| | tokens/s | of the peak | let in | TTFT p50 | TTFT p99 | of the first row's | refused | refusal p99 | Retry-After p50 |"
-    " waiting in the engine, most | in the queue, most | failed |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+COLUMNS = (
+    "",
+    "tokens/s",
+    "of the peak",
+    "let in",
+    "TTFT p50",
+    "TTFT p99",
+    "of the first row's",
+    "refused",
+    "refusal p50",
+    "refusal p99",
+    "Retry-After p50",
+    "waiting in the engine, most",
+    "in the queue, most",
+    "failed",
 )
+HEAD = f"| {' | '.join(COLUMNS)} |\n" + "|---" * len(COLUMNS) + "|"
 
 
-def row(name: str, phase: Phase, peak: float, first: Phase) -> str:
+def row(name: str, phase: Phase, peaks: Sequence[float], first: Phase) -> str:
     cells = [
         name,
-        f"{phase.tokens_per_s:.0f}",
-        f"{phase.tokens_per_s / peak:.0%}",
+        open_loop.spread(phase.tokens_per_s, 1),
+        f"{phase.of(peaks):.0%}",
         str(phase.let_in),
-        f"{phase.ttft_p50_s * 1e3:.0f} ms",
-        f"{phase.ttft_p99_s * 1e3:.0f} ms",
-        f"{phase.ttft_p99_s / first.ttft_p99_s:.2f}",
+        f"{phase.ttft_s(0.5) * 1e3:.0f} ms",
+        f"{phase.ttft_s(0.99) * 1e3:.0f} ms",
+        f"{phase.ttft_s(0.99) / first.ttft_s(0.99):.2f}",
         str(phase.refused),
-        f"{phase.refusal_p99_s * 1e3:.0f} ms" if phase.refused else "",
-        f"{phase.retry_after_p50_s:.1f} s" if phase.refused else "",
-        f"{phase.engine_waiting:.0f}",
-        f"{phase.queued:.0f}",
+        f"{phase.refusal_s(0.5) * 1e3:.0f} ms" if phase.refused else "",
+        f"{phase.refusal_s(0.99) * 1e3:.0f} ms" if phase.refused else "",
+        f"{phase.retry_after_s(0.5):.1f} s" if phase.refused else "",
+        f"{max(window.engine_waiting for window in phase.windows):.0f}",
+        f"{max(window.queued for window in phase.windows):.0f}",
         str(phase.failed),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
 def report(found: Found, plan: Plan) -> str:
-    peak = max(phase.tokens_per_s for phase in found.times.values())
-    first = found.times[1]
     engine = "the scripted engine" if plan.scripted else "smollm2-135m"
     waiting = "the default" if plan.max_waiting is None else plan.max_waiting
     how = (
         f"`python -m perf overload` on {machine.describe()}: {engine}, {plan.slots} slots ({plan.clients} for one tenant),"
         f" admission.max_waiting {waiting}; chats of about 100 prompt and {ANSWER_TOKENS} answer tokens, streamed;"
-        f" {plan.seconds:.0f} s of each phase after {plan.warm_s:.0f} s. Clients run on the same machine. TTFT is from the"
-        " sending of the attempt that was let in, with its time in the queue."
+        f" {plan.rounds} rounds of all phases, {plan.seconds:.0f} s of each after {plan.warm_s:.0f} s: the median of their tokens"
+        " per second, and of what that is of the same round's peak, with times of all requests together. Clients run on the"
+        " same machine. TTFT is from the sending of the attempt that was let in, with its time in the queue."
     )
-    overload = [row(f"{times} x", phase, peak, first) for times, phase in found.times.items()]
+    overload = [row(f"{times} x", phase, found.peaks, found.times[1]) for times, phase in found.times.items()]
     neighbours = [
-        row("quiet tenant, beside one at its share", found.beside_one, peak, found.beside_one),
-        row(f"quiet tenant, beside {NOISY_TIMES} x as much", found.beside_noisy, peak, found.beside_one),
-        row("quiet tenant, alone on an idle engine", found.alone, peak, found.beside_one),
+        row(name, phase, found.peaks, found.beside_one)
+        for name, phase in ((BESIDE_ONE, found.beside_one), (BESIDE_NOISY, found.beside_noisy), (ALONE, found.alone))
     ]
     loop = "Closed loop: each client has one request at a time, and where it is refused it comes again after `retry-after-ms`."
     return "\n".join(

@@ -9,7 +9,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
@@ -148,8 +148,3 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The least value that is not below `share` of them; nan of none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
-
-
-def within(done: Sequence[Done], begin: float, end: float) -> Iterator[Done]:
-    """Those that were asked in a time."""
-    return (each for each in done if begin <= each.sent < end)

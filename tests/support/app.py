@@ -14,8 +14,8 @@ import httpx
 from litestar import Litestar
 
 from deploy.launcher import embedder as embedder_launcher
+from frontend import app as composition
 from frontend import settings as settings_module
-from frontend.app import create_app
 from frontend.db.database import open_database
 from frontend.db.engines import sqlite_url
 from frontend.domain.ports import Embedder, Engine, Limiter
@@ -77,7 +77,7 @@ quarter of a second, and nothing of a test is in it but its runtime."""
 
 @contextmanager
 def application(settings: Settings, open_: Open) -> Iterator[Litestar]:
-    free = _FREE[settings.http, settings.embedder.enabled]
+    free = _FREE[settings.http, settings.embedder.enabled, tuple(composition.CONTROLLERS)]
     app, opens = free.pop() if free else made(settings)
     opens[:] = [open_]
     yield app
@@ -86,7 +86,7 @@ def application(settings: Settings, open_: Open) -> Iterator[Litestar]:
 
 def made(settings: Settings) -> tuple[Litestar, list[Open]]:
     opens: list[Open] = []
-    return create_app(settings, lambda settings: opens[0](settings)), opens
+    return composition.create_app(settings, lambda settings: opens[0](settings)), opens
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ who was admitted last: time that was not used cannot be saved. Knows no clock, a
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 PROMPT_WEIGHT = 1
 ANSWER_WEIGHT = 2
@@ -123,17 +123,14 @@ class Backlog:
             self.bounded += by
             self.slots += by * wish.slots
 
-    def next(self) -> Wish | None:
-        """Whose turn it is. Of equals, whose tenant has the fewest slots, and then who came first: who has none is not passed
-        for ever."""
-        if not self._waiting:
-            return None
+    def next(self, may: Callable[[Wish], bool] = lambda wish: True) -> Wish | None:
+        """Whose turn it is, of those that `may` go. Of equals, whose tenant has the fewest slots, and then who came first: who
+        has none is not passed for ever."""
 
-        def turn(tenant: str) -> tuple[int, int, int]:
-            line = self._waiting[tenant]
-            return line.counter, self.held[tenant], line.head.number
+        def turn(wish: Wish) -> tuple[int, int, int]:
+            return self._waiting[wish.tenant].counter, self.held[wish.tenant], wish.number
 
-        return self._waiting[min(self._waiting, key=turn)].head
+        return min(filter(may, (line.head for line in self._waiting.values())), key=turn, default=None)
 
     def admit(self, wish: Wish) -> None:
         line = self._waiting[wish.tenant]

@@ -1,15 +1,17 @@
 """The queue before the engine, of one process: so many choices are in the engine at once, so many requests wait, and no more.
 
 A request takes its slots when it is admitted and gives each back as its choice ends. Nobody passes the one whose turn it is:
-one that needs many slots gets them as they become free. A few slots are kept for tenants that have less than their share: so
-one that asks now and then need not wait for an answer of another to end. What does not fit into the queue is refused at once,
-with the time when there should be a slot for it.
+one that needs many slots gets them as they become free. Slots are kept for tenants that have less than their share, as many as
+they used lately: so one that asks now and then need not wait for an answer of another to end; nor for the prompts of others to
+be read, of which the engine gets a few at a time. What does not fit into the queue is refused at once, with the time when there
+should be a slot for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +22,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from frontend.domain.errors import Overloaded
 from frontend.observability import tracing
 from frontend.services.limits.backlog import Backlog, Wish
+from frontend.services.limits.lately import Lately
 
 RUNNING = Gauge(
     "hermes2_admission_slots_taken", "Choices that the engine was given and has not ended.", multiprocess_mode="livesum"
@@ -33,19 +36,30 @@ WAITED = Histogram(
 )
 Reason = Literal["full", "displaced", "waited"]
 SLOTS_PER_KEPT_ONE = 16
-"""Of so many slots one is kept for who has less than its share."""
+"""Of so many slots one is always kept for who has less than its share."""
+SLOTS_PER_READ_ONE = 8
+"""Of so many slots one may wait for its first token before another request of a tenant with its share is let in: the engine reads
+all prompts that it has in one step, and whoever comes meanwhile waits for all of them."""
+PACE = 0.5
+"""Of the time between two slots' becoming free, on average: while requests are refused, no two are let in within less. Answers of
+equal length that began together would end together, time and again, and be waited for together."""
+LONGEST_READ_S = 1.0
+"""After that nobody waits for it any more."""
 OVERBOOKED = 2
 """So many are told to come for each slot that should be free then: some never come, and what was estimated is not certain."""
-SURE_SHARE = 0.25
+SURE_SHARE = 0.75
 """Of the longest wait: who should have to wait longer than that is not let into the queue."""
-WAIT_SHARE = 0.125
-"""Nor who should have to wait longer than this share of the time that a slot is held, which is how long as many wait as an
-eighth of the slots where slots become free at an even pace. They do not where answers are equally long: those that began
-together end together, and who came in between waited for a second (`python -m perf overload`, 10 x: TTFT p99 1.5 of that
-without overload instead of 1.84)."""
+WAIT_SHARE = 0.0625
+"""Nor who should have to wait longer than this share of the time that a slot is held, unless it has less than its share of the
+slots. It is how long as many wait as a sixteenth of the slots where slots become free at an even pace. They do not where answers
+are equally long: those that began together end together."""
+SHORT_WAIT_S = 0.1
+"""Nobody is refused for less: one that is told to come again comes later than that."""
 HELD_AT_FIRST_S = 1.0
 """How long a slot is held, before any was."""
 NEWER_WEIGHT = 0.1
+ANSWERS_REMEMBERED = 4.0
+"""How many slots a tenant used lately is a mean over so many times that a slot is held."""
 LONGEST_RETRY_S = 30.0
 """The SDKs wait as long as they are told up to 60 s; beyond that they do as they like."""
 MOST_TOLD = 1024
@@ -69,7 +83,8 @@ class Place(Wish):
 
     def served(self, tokens: int) -> None:
         """The tenant has had so many tokens of an answer."""
-        self._queue.served(self.tenant, tokens)
+        if tokens:
+            self._queue.served(self, tokens)
 
     def shrink(self, choices: int) -> None:
         """So many are still going on."""
@@ -84,6 +99,7 @@ class FairQueue:
         max_waiting: int,
         max_wait_s: float,
         wait_share: float = WAIT_SHARE,
+        slots_per_read_one: int = SLOTS_PER_READ_ONE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slots = slots
@@ -96,6 +112,12 @@ class FairQueue:
         self._wait_share = wait_share
         self._clock = clock
         self._backlog = Backlog()
+        self._lately = Lately()
+        self._unread: dict[Place, None] = {}
+        """Those that the engine reads, as they were granted."""
+        self._most_unread = max(1, slots // slots_per_read_one)
+        self._later: asyncio.TimerHandle | None = None
+        self._let_in_at = self._refused_at = -math.inf
         self._oldest: deque[Place] = deque()
         """Those that may not wait for ever, by their coming; some of them do not wait any more."""
         self._running: dict[Place, None] = {}
@@ -130,9 +152,10 @@ class FairQueue:
         finally:
             self._go(place)
 
-    def served(self, tenant: str, tokens: int) -> None:
-        self._backlog.served(tenant, tokens)
-        if self.free:  # it may be another's turn now, who may have the slot that is kept
+    def served(self, place: Place, tokens: int) -> None:
+        self._backlog.served(place.tenant, tokens)
+        self._unread.pop(place, None)
+        if self.free:  # it may be another's turn now, who may have a slot that is kept
             self._admit()
 
     def give_back(self, place: Place, slots: int) -> None:
@@ -144,9 +167,18 @@ class FairQueue:
         RUNNING.dec(slots)
         if not place.held:
             del self._running[place]
+            self._unread.pop(place, None)
         self._held_s += NEWER_WEIGHT * (self._clock() - place.since - self._held_s)
         self._any_ended = True
+        self._note(place.tenant)
         self._admit()
+
+    def _note(self, tenant: str) -> None:
+        self._lately.hold(tenant, self._backlog.held[tenant], self._clock(), self._memory_s)
+
+    @property
+    def _memory_s(self) -> float:
+        return ANSWERS_REMEMBERED * self._held_s
 
     def _come(self, place: Place) -> None:
         self._backlog.join(place)
@@ -168,11 +200,17 @@ class FairQueue:
         given the time until one of those slots is free that others have beyond theirs."""
         too_long_s = SURE_SHARE * self._max_wait_s
         if self._any_ended and not self._has_less_than_its_share(surplus):
-            too_long_s = min(too_long_s, self._wait_share * self._held_s)
-        return self._backlog.bounded > self._max_waiting or self._until_free_s(self._backlog.slots) > too_long_s
+            too_long_s = min(too_long_s, max(self._wait_share * self._held_s, SHORT_WAIT_S))
+        free = max(
+            self.free - self._kept_from(surplus), 0
+        )  # those that wait for these wait for the engine to have read
+        return self._backlog.bounded - free > self._max_waiting or self._until_free_s(surplus) > too_long_s
 
-    def _until_free_s(self, slots: int) -> float:
-        """About: if those that are taken are held as long as others were lately."""
+    def _until_free_s(self, wish: Wish) -> float:
+        """Until all that wait are let in, about: if the slots that are taken are held as long as others were lately."""
+        slots = self._backlog.slots + self._kept_from(wish) - self.free
+        if slots <= 0:
+            return self._backlog.bounded * self._pace_s
         rounds, slots = divmod(slots - 1, self.slots)
         since = self._clock()
         for place in self._running:  # in the order in which they began
@@ -183,8 +221,7 @@ class FairQueue:
         return max(since + self._held_s - self._clock(), 0) + rounds * self._held_s
 
     def _admit(self) -> None:
-        while (first := self._backlog.next()) is not None and self._fits(first):
-            assert isinstance(first, Place)
+        while (first := self._next()) is not None:
             if first.granted.cancelled():  # its task has not run yet
                 self._withdraw(first)
                 continue
@@ -197,17 +234,70 @@ class FairQueue:
             self.free -= first.slots
             RUNNING.inc(first.slots)
             self._running[first] = None
+            self._unread[first] = None
+            self._let_in_at = now
+            self._note(first.tenant)
             first.granted.set_result(None)
 
+    def _next(self) -> Place | None:
+        """Whose turn it is, if there are slots for it. Where it has to leave them to tenants with less than their share, or has
+        to wait until the engine has read, those may pass it."""
+        first = self._backlog.next()
+        if first is not None and not self._fits(first) and first.slots <= self.free:
+            first = self._backlog.next(self._has_less_than_its_share)
+        if first is None or not self._fits(first):
+            return None
+        assert isinstance(first, Place)
+        return first
+
     def _fits(self, wish: Wish) -> bool:
-        """With one tenant more than there are, nobody's share has to be taken from what others run."""
-        kept = 0 if self._has_less_than_its_share(wish) else self._kept
-        return wish.slots <= self.free - kept
+        if self._has_less_than_its_share(wish):
+            return wish.slots <= self.free
+        return wish.slots <= self.free - self._kept_from(wish) and self._may_begin()
+
+    def _may_begin(self) -> bool:
+        """If not, it looks again when one may."""
+        now, at = self._clock(), self._let_in_at + self._pace_s
+        while self._unread and (oldest := next(iter(self._unread))).since + LONGEST_READ_S <= now:
+            del self._unread[oldest]
+        if len(self._unread) >= self._most_unread:
+            at = max(at, oldest.since + LONGEST_READ_S)
+        if at > now and self._later is None:
+            self._later = asyncio.get_running_loop().call_later(at - now, self._look_again)
+        return at <= now
+
+    @property
+    def _pace_s(self) -> float:
+        """Between two that are let in: none while nothing runs, or nobody was refused for as long as a slot is held."""
+        is_overloaded = self._running and self._clock() < self._refused_at + self._held_s
+        return PACE * self._held_s / self.slots if is_overloaded else 0.0
+
+    def _look_again(self) -> None:
+        self._later = None
+        self._admit()
 
     def _has_less_than_its_share(self, wish: Wish) -> bool:
         """Also with what it wishes."""
-        share = self.slots // (self._backlog.active + 1)
-        return self._backlog.held[wish.tenant] + wish.slots <= share
+        return self._backlog.held[wish.tenant] + wish.slots <= self._share
+
+    @property
+    def _share(self) -> int:
+        """With one tenant more than there are, nobody's share has to be taken from what others run."""
+        return self.slots // (self._backlog.active + 1)
+
+    def _kept_from(self, wish: Wish) -> int:
+        """Free slots that it must leave for those that have less than their share, as many as they should need: what they used
+        lately, and its square root more because they do not come evenly, less what they hold. A wish for more slots than there
+        would be then gets them once those others have ended."""
+        if self._has_less_than_its_share(wish):
+            return 0
+        share, used, held = self._share, 0.0, 0
+        for tenant, slots in self._lately.means(self._clock(), self._memory_s):
+            if tenant != wish.tenant and self._backlog.held[tenant] <= share:
+                used += min(slots, share)
+                held += self._backlog.held[tenant]
+        needed = round(used + math.sqrt(used)) - held
+        return max(self._kept, min(needed, self.slots - wish.slots))
 
     def _go(self, place: Place) -> None:
         """It has ended; or it was cancelled, perhaps between being granted its place and hearing of it."""
@@ -227,6 +317,7 @@ class FairQueue:
     def _refuse(self, place: Place, reason: Reason) -> None:
         if not place.granted.cancelled():
             REFUSED.labels(reason).inc()
+            self._refused_at = self._clock()
             message = "The service has as many requests as it can work on. Please try again."
             place.granted.set_exception(Overloaded(message, retry_after_s=self._appointment(place)))
         self._withdraw(place)
@@ -236,7 +327,7 @@ class FairQueue:
         """Seconds until there should be a slot. Those before it are the ones that wait, and those of its own tenant that were
         told to come again."""
         now, slot_s = self._clock(), self._held_s / self.slots
-        behind_queue = now + max(self._until_free_s(self._backlog.slots), place.slots * slot_s)
+        behind_queue = now + max(self._until_free_s(place), place.slots * slot_s)
         behind_told = self._told.pop(place.tenant, now) + place.slots * slot_s * self._backlog.tenants / OVERBOOKED
         when = min(max(behind_queue, behind_told), now + LONGEST_RETRY_S)
         self._told[place.tenant] = when

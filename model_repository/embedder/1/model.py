@@ -10,6 +10,7 @@ locale.setlocale(locale.LC_ALL, "C.UTF-8")
 # Before torch is imported, which takes seconds: a server that is killed meanwhile would go unnoticed for ever.
 family.watch_parent()
 
+import gc
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -34,6 +35,8 @@ class TritonPythonModel:
         device = f"cuda:{args['model_instance_device_id']}" if args["model_instance_kind"] == "GPU" else "cpu"
         self._embedder = Embedder(settings.folder, threads=settings.threads, device=device)
         self._embedder.embed(self._embedder.tokenize(["warm"]))
+        gc.collect()
+        gc.freeze()  # what there is now stays: collecting need not go through it again
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """All requests go through the model together; one that is wrong fails alone."""

@@ -6,6 +6,7 @@ import locale
 # The stub runs in the C locale whatever the environment says, and torch then fails to read its own templates.
 locale.setlocale(locale.LC_ALL, "C.UTF-8")
 
+import gc
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -52,6 +53,8 @@ class TritonPythonModel:
         family.watch_parent()
         self._backend = Backend(settings, log=pb_utils.Logger.log_info)
         self._backend.start()
+        gc.collect()
+        gc.freeze()  # what there is now stays: collecting must not go through it again while streams wait
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Decoupled: answers leave through the response senders."""

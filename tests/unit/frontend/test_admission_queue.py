@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from frontend.domain.errors import Overloaded
+from frontend.services.limits import queue as queue_module
 from frontend.services.limits.queue import LONGEST_RETRY_S, FairQueue, Place
 
 
@@ -68,9 +69,16 @@ async def come(queue: FairQueue, *tenants: str, choices: int = 1, prompt_tokens:
 
 
 def queue_of(slots: int, max_waiting: int = 100, max_wait_s: float = 600, clock: Clock | None = None) -> FairQueue:
-    """Without the bound that depends on how long slots are held, which has a test of its own."""
+    """Without the bounds that depend on how long slots are held and on what the engine reads, which have tests of their own."""
     clock = clock or Clock()
-    return FairQueue(slots, max_waiting=max_waiting, max_wait_s=max_wait_s, wait_share=math.inf, clock=clock)
+    return FairQueue(
+        slots,
+        max_waiting=max_waiting,
+        max_wait_s=max_wait_s,
+        wait_share=math.inf,
+        slots_per_read_one=1,
+        clock=clock,
+    )
 
 
 class TestSlots:
@@ -207,9 +215,9 @@ class TestBounds:
         assert queue.waiting == 3
 
     async def test_who_would_wait_too_long_is_refused_at_once(self) -> None:
-        """One slot that is held for 10 s each time, and nobody is to wait longer than 20: what is estimated must be far below."""
+        """One slot that is held for 10 s each time, and nobody is to wait longer than 12: what is estimated must be below."""
         clock = Clock()
-        queue = queue_of(1, max_wait_s=20, clock=clock)
+        queue = queue_of(1, max_wait_s=12, clock=clock)
         for _ in range(50):
             (client,) = await come(queue, "a")
             clock.now += 10
@@ -222,7 +230,7 @@ class TestBounds:
     async def test_who_comes_long_before_the_next_slot_is_free_is_told_when(self) -> None:
         """Answers of 8 s that began together: who comes 2 s before their end is refused, who comes just before it waits."""
         clock = Clock()
-        queue = FairQueue(8, max_waiting=8, max_wait_s=100, clock=clock)
+        queue = FairQueue(8, max_waiting=8, max_wait_s=100, slots_per_read_one=1, clock=clock)
         for _ in range(10):
             clients = await come(queue, *"aaaaaaaa")
             clock.now += 8
@@ -243,7 +251,7 @@ class TestBounds:
     async def test_who_has_less_than_its_share_waits_for_it(self) -> None:
         """Where another tenant's equally long answers have all slots: half a second is not too long for its first."""
         clock = Clock()
-        queue = FairQueue(8, max_waiting=8, max_wait_s=4, clock=clock)
+        queue = FairQueue(8, max_waiting=8, max_wait_s=4, slots_per_read_one=1, clock=clock)
         for _ in range(50):
             clients = await come(queue, *["loud"] * 8)
             clock.now += 2
@@ -349,24 +357,20 @@ class TestTheSlotThatIsKept:
         first, second = await come(queue, "quiet", "quiet")
         assert first.place
         assert not second.place
-        queue.served("loud", 10)
+        queue._backlog.served("loud", 10)
         await loud[0].end()
         await settled()
         assert second.place
 
-    async def test_it_is_taken_as_soon_as_it_is_the_turn_of_who_may(self) -> None:
-        """A token of the others' answers is enough for that; no slot has to become free."""
+    async def test_who_may_have_it_does_not_wait_behind_those_that_may_not(self) -> None:
+        """Though it was served more than they were, and it is their turn."""
         queue = queue_of(16)
-        await come(queue, *["loud"] * 20)
+        _loud = await come(queue, *["loud"] * 20)
         (quiet,) = await come(queue, "quiet")
         await quiet.end()
-        queue.served("quiet", 400)
-        (early,) = await come(queue, "quiet")
-        assert queue.free == 1
-        assert not early.place
-        queue.served("loud", 500)
-        await settled()
-        assert early.place
+        queue._backlog.served("quiet", 400)
+        (quiet,) = await come(queue, "quiet")
+        assert quiet.place
 
     async def test_a_crowd_of_tenants_does_not_take_it_either(self) -> None:
         """Three that all want more share the others."""
@@ -385,6 +389,137 @@ class TestTheSlotThatIsKept:
         assert not quiet.error
 
 
+class TestWhatWasUsedLately:
+    """A tenant that asks often finds its slots free, beside one that would take them all."""
+
+    async def answers(self, queue: FairQueue, clock: Clock, *tenants: str) -> None:
+        """A second of theirs."""
+        clients = await come(queue, *tenants, prompt_tokens=0)
+        clock.now += 1
+        for client in clients:
+            await client.end()
+
+    async def test_as_many_slots_are_kept_as_it_used(self) -> None:
+        """Two on average, and one or two more, as it does not come evenly."""
+        clock = Clock()
+        queue = queue_of(16, clock=clock)
+        for _ in range(20):
+            await self.answers(queue, clock, "quiet", "quiet")
+        loud = await come(queue, *["loud"] * 20)
+        assert sum(client.place is not None for client in loud) == 13
+        quiet = await come(queue, *["quiet"] * 3)
+        assert all(client.place for client in quiet)
+        await loud[0].end()
+        await settled()
+        assert (
+            sum(client.place is not None for client in loud) == 13
+        )  # the one that it left stays free for who is neither
+
+    async def test_it_is_forgotten(self) -> None:
+        """Who has gone keeps nothing for long."""
+        clock = Clock()
+        queue = queue_of(16, clock=clock)
+        for _ in range(20):
+            await self.answers(queue, clock, "quiet", "quiet")
+        clock.now += 20
+        loud = await come(queue, *["loud"] * 20)
+        assert sum(client.place is not None for client in loud) == 15
+        assert dict(queue._lately.means(clock.now + 100, 4)) == {"loud": pytest.approx(15, rel=0.01)}
+
+    async def test_nobody_keeps_more_than_its_share(self) -> None:
+        """Two that took turns with all slots: what the other used is beyond its share of a third."""
+        clock = Clock()
+        queue = queue_of(16, clock=clock)
+        for _ in range(20):
+            await self.answers(queue, clock, *["other"] * 16)
+        loud = await come(queue, *["loud"] * 20)
+        assert sum(client.place is not None for client in loud) >= 16 - 5 - 3
+
+    async def test_a_wide_request_gets_what_is_kept_once_the_others_have_ended(self) -> None:
+        """It would wait for ever otherwise."""
+        clock = Clock()
+        queue = queue_of(16, clock=clock)
+        for _ in range(20):
+            await self.answers(queue, clock, "quiet", "quiet")
+        (wide,) = await come(queue, "loud", choices=15)
+        assert wide.place
+
+
+class TestReading:
+    """The engine gets an eighth of the slots' prompts at a time."""
+
+    @staticmethod
+    def queue_of(clock: Clock | None = None) -> FairQueue:
+        return FairQueue(16, max_waiting=1, max_wait_s=600, clock=clock or Clock())
+
+    async def test_the_next_is_let_in_with_a_first_token(self) -> None:
+        """Until a tenant has its share, which is a half of the slots for one that is alone, they all go at once."""
+        queue = self.queue_of()
+        clients = await come(queue, *["a"] * 14)
+        assert [client.place is not None for client in clients] == [True] * 8 + [False] * 6
+        assert not any(client.error for client in clients)
+        for read in range(8):
+            place = clients[read].place
+            assert place
+            place.served(0)
+            assert queue.waiting == 6 - max(0, read - 6)
+            place.served(1)
+            place.served(1)
+            await settled()
+            assert queue.waiting == 6 - max(0, read - 5)
+
+    async def test_one_that_ends_without_a_token_is_read_too(self) -> None:
+        """It failed, or its client left."""
+        queue = self.queue_of()
+        clients = await come(queue, *["a"] * 9)
+        for client in clients[:7]:
+            await client.end()
+        await settled()
+        assert clients[8].place
+
+    async def test_nobody_waits_long_for_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A prompt may be very long, and the engine reads others beside it."""
+        monkeypatch.setattr(queue_module, "LONGEST_READ_S", 0.02)
+        clock = Clock()
+        queue = self.queue_of(clock)
+        clients = await come(queue, *["a"] * 9)
+        assert not clients[8].place
+        clock.now += 1
+        async with asyncio.timeout(5):
+            while not clients[8].place:
+                await asyncio.sleep(0.01)
+
+    async def test_while_some_are_refused_the_others_are_let_in_one_by_one(self) -> None:
+        """In half of the time between two ends, so that they will end one by one, too; for as long as a slot is held."""
+        clock = Clock()
+        queue = FairQueue(16, max_waiting=1, max_wait_s=600, slots_per_read_one=1, clock=clock)
+        queue._held_s = 3.2
+        first = await come(queue, *["a"] * 15)
+        *_, refused = await come(queue, "a", "a")
+        assert refused.error
+        for client in first:
+            await client.end()
+        assert (queue.free, queue.waiting) == (15, 0)  # the one that waited has its slot
+        _more = await come(queue, *["a"] * 7)  # kept: asyncio does not keep a task that waits
+        third = await come(queue, "a", "a")
+        assert [client.place is not None for client in third] == [False, False]
+        for waiting in (1, 0):
+            clock.now += 0.11
+            queue._look_again()
+            await settled()
+            assert queue.waiting == waiting
+        clock.now += 4
+        last = await come(queue, "a", "a", "a")
+        assert all(client.place for client in last)
+
+    async def test_who_has_less_than_its_share_does_not_wait_for_it(self) -> None:
+        """Whatever others have sent."""
+        queue = self.queue_of()
+        _loud = await come(queue, *["loud"] * 9)
+        (quiet,) = await come(queue, "quiet")
+        assert quiet.place
+
+
 class TestFairness:
     async def test_the_tenant_that_was_served_least_is_next(self) -> None:
         """Whoever came first, and however many wait beside it."""
@@ -392,7 +527,7 @@ class TestFairness:
         (running,) = await come(queue, "loud", prompt_tokens=100)
         loud = await come(queue, "loud", "loud", prompt_tokens=100)
         (quiet,) = await come(queue, "quiet")
-        queue.served("loud", 1)
+        queue._backlog.served("loud", 1)
         await running.end()
         await settled()
         assert quiet.place
@@ -403,11 +538,11 @@ class TestFairness:
         queue = queue_of(2)
         reads, writes = await come(queue, "reads", "writes", prompt_tokens=0)
         late = await come(queue, "writes", "reads", prompt_tokens=0)
-        queue.served("writes", 30)
+        queue._backlog.served("writes", 30)
         assert writes.place
         assert reads.place
         reads.place.prompt_tokens = 0
-        queue.served("reads", 25)
+        queue._backlog.served("reads", 25)
         await writes.end()
         await settled()
         assert late[1].place
@@ -420,7 +555,7 @@ class TestFairness:
             (client,) = await come(queue, "busy", prompt_tokens=100)
             await client.end()
         assert queue._backlog.counter("busy") == 300
-        queue.served("busy", 50)
+        queue._backlog.served("busy", 50)
         assert queue._backlog.counter("busy") == 400
 
     async def test_idleness_is_not_saved_up(self) -> None:
@@ -452,9 +587,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.clients: list[Client] = []
         self.patient: list[Client] = []
+        self.clock = Clock()
 
         async def make() -> FairQueue:
-            return queue_of(SLOTS, MAX_WAITING, clock=Clock())
+            return FairQueue(SLOTS, max_waiting=MAX_WAITING, max_wait_s=600, wait_share=math.inf, clock=self.clock)
 
         self.queue = self.run(make())
 
@@ -500,8 +636,12 @@ class QueueMachine(RuleBasedStateMachine):
     def hears(self, data: st.DataObject, tokens: int, left: int) -> None:
         place = data.draw(st.sampled_from(self.holding)).place
         assert place is not None
-        place.served(tokens)
-        place.shrink(left)
+
+        async def hear() -> None:
+            place.served(tokens)
+            place.shrink(left)
+
+        self.loop.run_until_complete(hear())
 
     @precondition(lambda self: self.holding)
     @rule(data=st.data())
@@ -525,26 +665,38 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_more_wait_than_may(self) -> None:
-        assert self.queue._backlog.bounded <= MAX_WAITING
+        assert self.queue._backlog.bounded <= MAX_WAITING + SLOTS  # for each slot that was free one may wait to be read
 
     @rule()
     def when_all_tasks_have_run_nothing_waits_that_could_go(self) -> None:
-        """Work-conserving, but for the slot that is kept, and the one whose turn it is, if it is too wide for what is free."""
+        """Work-conserving, but for what the engine has to read first, the slots that are kept, and the one whose turn it is,
+        if it is too wide for what is free."""
         self.step(6)
         held = sum(client.place.held for client in self.holding if client.place is not None)
         assert held == SLOTS - self.queue.free
         assert len(self.waits) == self.queue.waiting
         first = self.queue._backlog.next()
         assert first is None or not self.queue._fits(first)
-        assert first is None or first.slots > self.queue.free - 1
+
+        async def may_begin() -> bool:
+            return self.queue._may_begin()
+
+        if first is not None and self.loop.run_until_complete(may_begin()):
+            assert first.slots > self.queue.free - self.queue._kept_from(first)
         assert not any(client.error for client in self.patient)
 
     def teardown(self) -> None:
         """Everybody is served in the end, and every slot comes back."""
+
+        async def long_after() -> None:
+            self.clock.now += 10
+            self.queue._look_again()
+
         self.step(6)
         for _ in range(len(self.clients) + 1):
             for client in self.holding:
                 client._end.set()
+            self.loop.run_until_complete(long_after())
             self.step(6)
         assert not self.waits
         assert not self.holding
