@@ -20,6 +20,9 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+AUTOGROUP = Path("/proc/self/autogroup")
+"""The niceness of a session. Where the kernel shares cores between sessions (sched_autogroup_enabled), that of a process counts
+within its own alone."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -38,6 +41,9 @@ def die_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> None:
 def before_exec(parent: int, niceness: int) -> None:
     die_with_parent(parent)
     os.nice(niceness)
+    if niceness:
+        with contextlib.suppress(OSError):  # a kernel without it
+            AUTOGROUP.write_text(str(niceness))
 
 
 @dataclass(frozen=True, slots=True)

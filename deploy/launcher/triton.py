@@ -59,7 +59,8 @@ OFF = (
 
 NICENESS = 10
 """The engine computes on every core without a pause, and the frontend needs each of them for a millisecond. On 2 cores, with ten
-times as many clients as slots and everything at one priority, refusals took up to 1.1 s (`python -m perf overload`)."""
+times as many clients as slots and everything at one priority, refusals took up to 1.1 s, and it was a quarter of a second in
+which a process that only wakes up did not get one (`python -m perf overload`)."""
 
 
 class NotNow(Exception):

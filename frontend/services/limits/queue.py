@@ -49,11 +49,11 @@ OVERBOOKED = 2
 """So many are told to come for each slot that should be free then: some never come, and what was estimated is not certain."""
 SURE_SHARE = 0.75
 """Of the longest wait: who should have to wait longer than that is not let into the queue."""
-WAIT_SHARE = 0.0625
+WAIT_SHARE = 1 / 48
 """Nor who should have to wait longer than this share of the time that a slot is held, unless it has less than its share of the
-slots. It is how long as many wait as a sixteenth of the slots where slots become free at an even pace. They do not where answers
-are equally long: those that began together end together."""
-SHORT_WAIT_S = 0.1
+slots. A third of the time in which one of 16 slots becomes free: twice as long let no more tokens through than two hundredths,
+and the slowest first tokens took a third longer (`python -m perf overload`)."""
+SHORT_WAIT_S = 0.05
 """Nobody is refused for less: one that is told to come again comes later than that."""
 HELD_AT_FIRST_S = 1.0
 """How long a slot is held, before any was."""

@@ -197,3 +197,13 @@ async def test_a_family_can_stand_back() -> None:
     family = await Family.start(Command("program", [sys.executable, "-c", code], dict(os.environ), 3))
     assert [line async for line in family.lines()] == [str(os.nice(0) + 3)]
     await family.end(1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="a kernel without groups of sessions")
+async def test_its_session_stands_back_too() -> None:
+    """Where cores are shared between sessions, the niceness of one process says nothing to those of another."""
+    code = "print(open('/proc/self/autogroup').read().strip())"
+    family = await Family.start(Command("program", [sys.executable, "-c", code], dict(os.environ), 3))
+    (line,) = [line async for line in family.lines()]
+    assert line.endswith(" nice 3")
+    await family.end(1)
