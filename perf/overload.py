@@ -159,6 +159,7 @@ async def phases(running: service.Service, plan: Plan, say: Say) -> Found:
     for _ in range(plan.rounds):
         for times in TIMES:
             await see(f"{times} x", times * plan.clients)
+    for _ in range(plan.rounds):  # afterwards: for a while slots are kept for the quiet one
         await see(ALONE, 0, quiet)
         await see(BESIDE_ONE, plan.slots // 2, quiet)
         await see(BESIDE_NOISY, NOISY_TIMES * plan.slots // 2, quiet)
@@ -255,7 +256,7 @@ def report(found: Found, plan: Plan) -> str:
     how = (
         f"`python -m perf overload` on {machine.describe()}: {engine}, {plan.slots} slots ({plan.clients} for one tenant),"
         f" admission.max_waiting {waiting}; chats of about 100 prompt and {ANSWER_TOKENS} answer tokens, streamed;"
-        f" {plan.rounds} rounds of all phases, {plan.seconds:.0f} s of each after {plan.warm_s:.0f} s: the median of their tokens"
+        f" {plan.rounds} rounds of the phases of each table, {plan.seconds:.0f} s of each after {plan.warm_s:.0f} s: the median of their tokens"
         " per second, and of what that is of the same round's peak, with times of all requests together. Clients run on the"
         " same machine. TTFT is from the sending of the attempt that was let in, with its time in the queue."
     )

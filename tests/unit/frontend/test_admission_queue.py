@@ -239,7 +239,7 @@ class TestBounds:
         running = await come(queue, *"aaaaaaaa")
         clock.now += 6
         (early,) = await come(queue, "a")
-        clock.now += 1.5
+        clock.now += 1.8
         (late,) = await come(queue, "a")
         assert early.error
         assert early.error.retry_after_s == pytest.approx(2, rel=0.1)
