@@ -256,9 +256,9 @@ def report(found: Found, plan: Plan) -> str:
     how = (
         f"`python -m perf overload` on {machine.describe()}: {engine}, {plan.slots} slots ({plan.clients} for one tenant),"
         f" admission.max_waiting {waiting}; chats of about 100 prompt and {ANSWER_TOKENS} answer tokens, streamed;"
-        f" {plan.rounds} rounds of the phases of each table, {plan.seconds:.0f} s of each after {plan.warm_s:.0f} s: the median of their tokens"
-        " per second, and of what that is of the same round's peak, with times of all requests together. Clients run on the"
-        " same machine. TTFT is from the sending of the attempt that was let in, with its time in the queue."
+        f" {plan.rounds} rounds of the phases of each table, {plan.seconds:.0f} s of each after {plan.warm_s:.0f} s: the median"
+        " of their tokens per second, and of what that is of the same round's peak, with times of all requests together."
+        " Clients run on the same machine. TTFT is from the sending of the attempt that was let in, with its time in the queue."
     )
     overload = [row(f"{times} x", phase, found.peaks, found.times[1]) for times, phase in found.times.items()]
     neighbours = [
