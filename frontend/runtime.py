@@ -40,7 +40,7 @@ from frontend.services.keys.management import KeyService
 from frontend.services.keys.pepper import read_pepper
 from frontend.services.limits.gate import Gate
 from frontend.services.limits.plans import Plans
-from frontend.services.limits.queue import FairQueue
+from frontend.services.limits.queue import WAIT_SHARE, FairQueue
 from frontend.services.lookups import Lookups
 from frontend.services.memory.service import MemoryService
 from frontend.services.metrics import MetricsService
@@ -258,13 +258,15 @@ async def assemble(
 
 
 def fair_queue(settings: Settings) -> FairQueue:
-    """Its bounds, where they are not set, by what the engine runs at once."""
+    """Its bounds, where they are not set, by what the engine runs at once. Who sets how many may wait gets so many, however long
+    that takes, up to admission.max_wait_s."""
     slots = settings.admission.slots or math.ceil(settings.engine.max_num_seqs / settings.workers)
     max_waiting = settings.admission.max_waiting
     return FairQueue(
         slots,
         max_waiting=max(1, slots // 8) if max_waiting is None else max_waiting,
         max_wait_s=settings.admission.max_wait_s,
+        wait_share=WAIT_SHARE if max_waiting is None else math.inf,
     )
 
 

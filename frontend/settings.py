@@ -293,7 +293,10 @@ class AdmissionSettings(Group, frozen=True):
     ] = None
     max_waiting: Annotated[
         Annotated[int, Meta(ge=0)] | None,
-        Meta(description="Requests that wait for a slot before others get 503; unset: an eighth of the slots"),
+        Meta(
+            description="Requests that wait for a slot before others get 503; unset: an eighth of the slots, and those"
+            " alone that should get one soon (docs/overload.md)"
+        ),
     ] = None
     max_wait_s: Annotated[float, Meta(gt=0, description="A request that has waited so long gets 503, seconds")] = 4.0
 

@@ -201,9 +201,7 @@ class FairQueue:
         too_long_s = SURE_SHARE * self._max_wait_s
         if self._any_ended and not self._has_less_than_its_share(surplus):
             too_long_s = min(too_long_s, max(self._wait_share * self._held_s, SHORT_WAIT_S))
-        free = max(
-            self.free - self._kept_from(surplus), 0
-        )  # those that wait for these wait for the engine to have read
+        free = max(self.free - self._kept_from(surplus), 0)  # who waits for one of these, waits for the engine to read
         return self._backlog.bounded - free > self._max_waiting or self._until_free_s(surplus) > too_long_s
 
     def _until_free_s(self, wish: Wish) -> float:

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from frontend import settings as settings_module
 from frontend.domain.errors import Overloaded
+from frontend.runtime import fair_queue
 from frontend.services.limits import queue as queue_module
 from frontend.services.limits.queue import LONGEST_RETRY_S, FairQueue, Place
 
@@ -266,6 +268,18 @@ class TestBounds:
         await running[0].end()
         await settled()
         assert quiet.place
+
+    @pytest.mark.parametrize("set_", [False, True])
+    async def test_who_sets_how_many_may_wait_gets_so_many(self, set_: bool) -> None:
+        """However long it takes, below what nobody waits for; otherwise those wait that have a slot soon."""
+        variables = {"HERMES2_ADMISSION_SLOTS": "1"} | ({"HERMES2_ADMISSION_MAX_WAITING": "1"} if set_ else {})
+        queue = fair_queue(settings_module.load(variables))
+        (ended,) = await come(queue, "a")
+        await ended.end()
+        queue._held_s = 2
+        running, second = await come(queue, "a", "a")
+        assert (second.error is None) is set_
+        await running.end()
 
     async def test_before_any_answer_has_ended_nobody_is_refused_for_its_length(self) -> None:
         """A service that has just started knows nothing of it: who comes waits."""
