@@ -95,11 +95,11 @@ def asgi() -> ASGIApp:
     settings = settings_module.load()
     logging.configure(settings.log)
     app = create_app(settings)
-    app.on_startup.append(keep)  # after its lifespan has begun
+    app.on_startup.append(freeze_heap)  # after its lifespan has begun
     return AccessLog(Tracing(app), Proxies(settings.http.trusted_proxies))
 
 
-def keep() -> None:
+def freeze_heap() -> None:
     """What there is now stays: the garbage collector need not go through it, for 0.1 s each time, in which nobody is answered."""
     gc.collect()
     gc.freeze()

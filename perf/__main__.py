@@ -142,7 +142,7 @@ def memory_command(questions: int, others: int, report: Path | None) -> None:
 @click.option("--slots", default=16, show_default=True, help="Of the engine: few enough that it is busy with them.")
 @click.option("--max-waiting", type=int, help="admission.max_waiting; otherwise the default.")
 @click.option("--seconds", default=12.0, show_default=True, help="That are measured of each of the seven phases.")
-@click.option("--warm", default=4.0, show_default=True, help="Seconds before them.")
+@click.option("--warm", default=8.0, show_default=True, help="Seconds before them: until answers do not end together.")
 @click.option("--rounds", default=3, show_default=True, help="Of all phases.")
 @click.option("--scripted", is_flag=True, help="Without a model.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the tables to this file, too.")

@@ -54,7 +54,7 @@ async def test_four_times_too_much(tmp_path: Path) -> None:
             text = (await http.get("/metrics")).text
     assert (once.refused, once.failed, four.failed) == (0, 0, 0)
     assert four.refused > 0
-    assert four.of(once.tokens_per_s) > 0.75  # of two busy cores; the report has what a quiet machine does
-    assert four.refusal_s(0.99) < 0.25
+    assert four.of(once.tokens_per_s) > 0.9
+    assert four.refusal_s(0.99) < 0.25  # on two busy cores; the report has what a quiet machine does
     assert "hermes2_admission_waiting 0.0" in text
     assert "hermes2_admission_slots_taken 0.0" in text

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-NEGLIGIBLE = 0.01
-"""Slots."""
+ANSWERS_REMEMBERED = 4.0
+"""What is so many answers ago counts a third (1/e) of what is now."""
 
 
 class Mean:
@@ -17,28 +17,27 @@ class Mean:
         """Since `at`."""
         self.at = now
 
-    def until(self, now: float, memory_s: float) -> float:
-        return self.held + (self.slots - self.held) * math.exp((self.at - now) / memory_s)
+    def until(self, now: float, answer_s: float) -> float:
+        return self.held + (self.slots - self.held) * math.exp((self.at - now) / (ANSWERS_REMEMBERED * answer_s))
 
 
 class Lately:
-    """Times are seconds of one clock. `memory_s`: what is so long ago counts a third (1/e) of what is now."""
+    """Times are seconds of one clock. `answer_s`: as long as a slot is held."""
 
     def __init__(self) -> None:
         self._means: dict[str, Mean] = {}
 
-    def hold(self, tenant: str, held: int, now: float, memory_s: float) -> None:
+    def hold(self, tenant: str, held: int, now: float, answer_s: float) -> None:
         """From now on it holds so many."""
         mean = self._means.get(tenant)
         if mean is None:
             mean = self._means[tenant] = Mean(now)
-        mean.slots, mean.held, mean.at = mean.until(now, memory_s), held, now
+        mean.slots, mean.held, mean.at = mean.until(now, answer_s), held, now
 
-    def means(self, now: float, memory_s: float) -> Iterator[tuple[str, float]]:
-        """Of the tenants that held any; those that did long ago are forgotten."""
+    def means(self, now: float, answer_s: float) -> Iterator[tuple[str, float]]:
+        """Of the tenants that held any; who has held none for as long as an answer takes is forgotten: it may have gone."""
         for tenant, mean in list(self._means.items()):
-            slots = mean.until(now, memory_s)
-            if slots < NEGLIGIBLE and not mean.held and now > mean.at:
-                del self._means[tenant]
+            if mean.held or now - mean.at <= answer_s:
+                yield tenant, mean.until(now, answer_s)
             else:
-                yield tenant, slots
+                del self._means[tenant]

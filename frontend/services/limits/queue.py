@@ -23,6 +23,7 @@ from frontend.domain.errors import Overloaded
 from frontend.observability import tracing
 from frontend.services.limits.backlog import Backlog, Wish
 from frontend.services.limits.lately import Lately
+from frontend.services.limits.pace import Pace
 
 RUNNING = Gauge(
     "hermes2_admission_slots_taken", "Choices that the engine was given and has not ended.", multiprocess_mode="livesum"
@@ -37,29 +38,20 @@ WAITED = Histogram(
 Reason = Literal["full", "displaced", "waited"]
 SLOTS_PER_KEPT_ONE = 16
 """Of so many slots one is always kept for who has less than its share."""
-SLOTS_PER_READ_ONE = 8
-"""Of so many slots one may wait for its first token before another request of a tenant with its share is let in: the engine reads
-all prompts that it has in one step, and whoever comes meanwhile waits for all of them."""
-PACE = 0.5
-"""Of the time between two slots' becoming free, on average: while requests are refused, no two are let in within less. Answers of
-equal length that began together would end together, time and again, and be waited for together."""
-LONGEST_READ_S = 1.0
-"""After that nobody waits for it any more."""
 OVERBOOKED = 2
 """So many are told to come for each slot that should be free then: some never come, and what was estimated is not certain."""
 SURE_SHARE = 0.75
 """Of the longest wait: who should have to wait longer than that is not let into the queue."""
-WAIT_SHARE = 1 / 32
+WAIT_SHARE = 1 / 40
 """Nor who should have to wait longer than this share of the time that a slot is held, unless it has less than its share of the
-slots. Of 16 slots one becomes free in twice that time. Half of it cost three hundredths of the tokens, and saved a quarter of the
-time to the slowest first tokens (`python -m perf overload`, 10 x)."""
+slots: of 16, one becomes free in 2.5 times that. At 10 x a 48th cost up to seven hundredths of the tokens, and with a 32nd the
+slowest first tokens took a third longer (`python -m perf overload`).
+"""
 SHORT_WAIT_S = 0.05
 """Nobody is refused for less: one that is told to come again comes later than that."""
 HELD_AT_FIRST_S = 1.0
 """How long a slot is held, before any was."""
 NEWER_WEIGHT = 0.1
-ANSWERS_REMEMBERED = 4.0
-"""How many slots a tenant used lately is a mean over so many times that a slot is held."""
 LONGEST_RETRY_S = 30.0
 """The SDKs wait as long as they are told up to 60 s; beyond that they do as they like."""
 MOST_TOLD = 1024
@@ -99,7 +91,7 @@ class FairQueue:
         max_waiting: int,
         max_wait_s: float,
         wait_share: float = WAIT_SHARE,
-        slots_per_read_one: int = SLOTS_PER_READ_ONE,
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.slots = slots
@@ -113,11 +105,8 @@ class FairQueue:
         self._clock = clock
         self._backlog = Backlog()
         self._lately = Lately()
-        self._unread: dict[Place, None] = {}
-        """Those that the engine reads, as they were granted."""
-        self._most_unread = max(1, slots // slots_per_read_one)
+        self._pace = pace or Pace(slots)
         self._later: asyncio.TimerHandle | None = None
-        self._let_in_at = self._refused_at = -math.inf
         self._oldest: deque[Place] = deque()
         """Those that may not wait for ever, by their coming; some of them do not wait any more."""
         self._running: dict[Place, None] = {}
@@ -154,8 +143,8 @@ class FairQueue:
 
     def served(self, place: Place, tokens: int) -> None:
         self._backlog.served(place.tenant, tokens)
-        self._unread.pop(place, None)
-        if self.free:  # it may be another's turn now, who may have a slot that is kept
+        self._pace.has_read(place)
+        if self.free:  # it may be another's turn now
             self._admit()
 
     def give_back(self, place: Place, slots: int) -> None:
@@ -167,18 +156,14 @@ class FairQueue:
         RUNNING.dec(slots)
         if not place.held:
             del self._running[place]
-            self._unread.pop(place, None)
+            self._pace.has_read(place)
         self._held_s += NEWER_WEIGHT * (self._clock() - place.since - self._held_s)
         self._any_ended = True
         self._note(place.tenant)
         self._admit()
 
     def _note(self, tenant: str) -> None:
-        self._lately.hold(tenant, self._backlog.held[tenant], self._clock(), self._memory_s)
-
-    @property
-    def _memory_s(self) -> float:
-        return ANSWERS_REMEMBERED * self._held_s
+        self._lately.hold(tenant, self._backlog.held[tenant], self._clock(), self._held_s)
 
     def _come(self, place: Place) -> None:
         self._backlog.join(place)
@@ -208,7 +193,7 @@ class FairQueue:
         """Until all that wait are let in, about: if the slots that are taken are held as long as others were lately."""
         slots = self._backlog.slots + self._kept_from(wish) - self.free
         if slots <= 0:
-            return self._backlog.bounded * self._pace_s
+            return self._backlog.bounded * self._pace.apart_s(self._clock(), self._held_s)
         rounds, slots = divmod(slots - 1, self.slots)
         since = self._clock()
         for place in self._running:  # in the order in which they began
@@ -232,10 +217,25 @@ class FairQueue:
             self.free -= first.slots
             RUNNING.inc(first.slots)
             self._running[first] = None
-            self._unread[first] = None
-            self._let_in_at = now
+            self._pace.let_in(first, now)
             self._note(first.tenant)
             first.granted.set_result(None)
+        self._look_again_later()
+
+    def _look_again_later(self) -> None:
+        """As soon as the pace allows it: nothing else need happen until then."""
+        wait_s = self._wait_for_pace_s()
+        if wait_s > 0 and self._backlog.tenants and self._later is None:
+            self._later = asyncio.get_running_loop().call_later(wait_s, self._look_again)
+
+    def _look_again(self) -> None:
+        self._later = None
+        self._admit()
+
+    def _wait_for_pace_s(self) -> float:
+        """0 while nothing runs, too."""
+        now = self._clock()
+        return self._pace.next_at(now, self._held_s) - now if self._running else 0.0
 
     def _next(self) -> Place | None:
         """Whose turn it is, if there are slots for it. Where it has to leave them to tenants with less than their share, or has
@@ -251,28 +251,7 @@ class FairQueue:
     def _fits(self, wish: Wish) -> bool:
         if self._has_less_than_its_share(wish):
             return wish.slots <= self.free
-        return wish.slots <= self.free - self._kept_from(wish) and self._may_begin()
-
-    def _may_begin(self) -> bool:
-        """If not, it looks again when one may."""
-        now, at = self._clock(), self._let_in_at + self._pace_s
-        while self._unread and (oldest := next(iter(self._unread))).since + LONGEST_READ_S <= now:
-            del self._unread[oldest]
-        if len(self._unread) >= self._most_unread:
-            at = max(at, oldest.since + LONGEST_READ_S)
-        if at > now and self._later is None:
-            self._later = asyncio.get_running_loop().call_later(at - now, self._look_again)
-        return at <= now
-
-    @property
-    def _pace_s(self) -> float:
-        """Between two that are let in: none while nothing runs, or nobody was refused for as long as a slot is held."""
-        is_overloaded = self._running and self._clock() < self._refused_at + self._held_s
-        return PACE * self._held_s / self.slots if is_overloaded else 0.0
-
-    def _look_again(self) -> None:
-        self._later = None
-        self._admit()
+        return wish.slots <= self.free - self._kept_from(wish) and self._wait_for_pace_s() <= 0
 
     def _has_less_than_its_share(self, wish: Wish) -> bool:
         """Also with what it wishes."""
@@ -290,7 +269,7 @@ class FairQueue:
         if self._has_less_than_its_share(wish):
             return 0
         share, used, held = self._share, 0.0, 0
-        for tenant, slots in self._lately.means(self._clock(), self._memory_s):
+        for tenant, slots in self._lately.means(self._clock(), self._held_s):
             if tenant != wish.tenant and self._backlog.held[tenant] <= share:
                 used += min(slots, share)
                 held += self._backlog.held[tenant]
@@ -315,7 +294,7 @@ class FairQueue:
     def _refuse(self, place: Place, reason: Reason) -> None:
         if not place.granted.cancelled():
             REFUSED.labels(reason).inc()
-            self._refused_at = self._clock()
+            self._pace.refused(self._clock())
             message = "The service has as many requests as it can work on. Please try again."
             place.granted.set_exception(Overloaded(message, retry_after_s=self._appointment(place)))
         self._withdraw(place)

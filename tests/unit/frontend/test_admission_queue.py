@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from frontend import settings as settings_module
 from frontend.domain.errors import Overloaded
 from frontend.runtime import fair_queue
-from frontend.services.limits import queue as queue_module
+from frontend.services.limits import pace as pace_module
+from frontend.services.limits.pace import Pace
 from frontend.services.limits.queue import LONGEST_RETRY_S, FairQueue, Place
 
 
@@ -78,7 +79,7 @@ def queue_of(slots: int, max_waiting: int = 100, max_wait_s: float = 600, clock:
         max_waiting=max_waiting,
         max_wait_s=max_wait_s,
         wait_share=math.inf,
-        slots_per_read_one=1,
+        pace=Pace(slots, slots_per_read_one=1),
         clock=clock,
     )
 
@@ -232,7 +233,7 @@ class TestBounds:
     async def test_who_comes_long_before_the_next_slot_is_free_is_told_when(self) -> None:
         """Answers of 8 s that began together: who comes 2 s before their end is refused, who comes just before it waits."""
         clock = Clock()
-        queue = FairQueue(8, max_waiting=8, max_wait_s=100, slots_per_read_one=1, clock=clock)
+        queue = FairQueue(8, max_waiting=8, max_wait_s=100, pace=Pace(8, 1), clock=clock)
         for _ in range(10):
             clients = await come(queue, *"aaaaaaaa")
             clock.now += 8
@@ -253,7 +254,7 @@ class TestBounds:
     async def test_who_has_less_than_its_share_waits_for_it(self) -> None:
         """Where another tenant's equally long answers have all slots: half a second is not too long for its first."""
         clock = Clock()
-        queue = FairQueue(8, max_waiting=8, max_wait_s=4, slots_per_read_one=1, clock=clock)
+        queue = FairQueue(8, max_waiting=8, max_wait_s=4, pace=Pace(8, 1), clock=clock)
         for _ in range(50):
             clients = await come(queue, *["loud"] * 8)
             clock.now += 2
@@ -425,29 +426,28 @@ class TestWhatWasUsedLately:
         assert all(client.place for client in quiet)
         await loud[0].end()
         await settled()
-        assert (
-            sum(client.place is not None for client in loud) == 13
-        )  # the one that it left stays free for who is neither
+        assert sum(client.place is not None for client in loud) == 13  # what it left is for who is neither
 
     async def test_it_is_forgotten(self) -> None:
-        """Who has gone keeps nothing for long."""
+        """Who has gone keeps nothing for longer than an answer takes."""
         clock = Clock()
         queue = queue_of(16, clock=clock)
         for _ in range(20):
             await self.answers(queue, clock, "quiet", "quiet")
-        clock.now += 20
+        clock.now += 1.1
         loud = await come(queue, *["loud"] * 20)
         assert sum(client.place is not None for client in loud) == 15
-        assert dict(queue._lately.means(clock.now + 100, 4)) == {"loud": pytest.approx(15, rel=0.01)}
 
     async def test_nobody_keeps_more_than_its_share(self) -> None:
-        """Two that took turns with all slots: what the other used is beyond its share of a third."""
+        """One that had all slots a moment ago: five of 16 beside two others, and two more, less the one that the third holds."""
         clock = Clock()
         queue = queue_of(16, clock=clock)
         for _ in range(20):
             await self.answers(queue, clock, *["other"] * 16)
+        third = await come(queue, "third")
         loud = await come(queue, *["loud"] * 20)
-        assert sum(client.place is not None for client in loud) >= 16 - 5 - 3
+        assert third[0].place
+        assert sum(client.place is not None for client in loud) == 16 - 1 - (5 + 2 - 1)
 
     async def test_a_wide_request_gets_what_is_kept_once_the_others_have_ended(self) -> None:
         """It would wait for ever otherwise."""
@@ -493,7 +493,7 @@ class TestReading:
 
     async def test_nobody_waits_long_for_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A prompt may be very long, and the engine reads others beside it."""
-        monkeypatch.setattr(queue_module, "LONGEST_READ_S", 0.02)
+        monkeypatch.setattr(pace_module, "LONGEST_READ_S", 0.02)
         clock = Clock()
         queue = self.queue_of(clock)
         clients = await come(queue, *["a"] * 9)
@@ -506,7 +506,7 @@ class TestReading:
     async def test_while_some_are_refused_the_others_are_let_in_one_by_one(self) -> None:
         """In half of the time between two ends, so that they will end one by one, too; for as long as a slot is held."""
         clock = Clock()
-        queue = FairQueue(16, max_waiting=1, max_wait_s=600, slots_per_read_one=1, clock=clock)
+        queue = FairQueue(16, max_waiting=1, max_wait_s=600, pace=Pace(16, 1), clock=clock)
         queue._held_s = 3.2
         first = await come(queue, *["a"] * 15)
         *_, refused = await come(queue, "a", "a")
@@ -692,10 +692,7 @@ class QueueMachine(RuleBasedStateMachine):
         first = self.queue._backlog.next()
         assert first is None or not self.queue._fits(first)
 
-        async def may_begin() -> bool:
-            return self.queue._may_begin()
-
-        if first is not None and self.loop.run_until_complete(may_begin()):
+        if first is not None and self.queue._wait_for_pace_s() <= 0:
             assert first.slots > self.queue.free - self.queue._kept_from(first)
         assert not any(client.error for client in self.patient)
 
