@@ -39,7 +39,7 @@ DEV_ENV = Path(os.environ.get("HERMES2_DEV_ENVIRONMENT", ROOT / ".venv-dev"))
 CLIENTS_ENV = Path(os.environ.get("HERMES2_CLIENTS_ENVIRONMENT", ROOT / ".venv-clients"))
 NEEDED_BYTES = {
     SERVICE_ENV: 500_000_000,
-    DEV_ENV: 800_000_000,
+    DEV_ENV: 1_000_000_000,
     ENGINE_ENV: 5_000_000_000,
     CLIENTS_ENV: 600_000_000,
 }

@@ -84,10 +84,14 @@ class EngineSettings(Group, frozen=True):
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"], Meta(description="Type of weights and activations")
     ] = "bfloat16"
+    profile: Annotated[
+        Literal["auto", "cpu-int8", "cpu-bf16"],
+        Meta(description="Fills in weights, enforce_eager and extra; auto: by CPU flags (docs/performance.md)"),
+    ] = "auto"
     weights: Annotated[
-        Literal["as-is", "int8"],
-        Meta(description="int8: Linears in INT8 W8A8, made when the model is prepared (docs/quantisation.md)"),
-    ] = "as-is"
+        Literal["as-is", "int8"] | None,
+        Meta(description="int8: Linears in INT8 W8A8, made when the model is prepared; unset: the profile's"),
+    ] = None
     max_model_len: Annotated[
         int, Meta(ge=16, description="Context window in tokens; a model with a shorter one keeps its own")
     ] = 8192
@@ -99,7 +103,9 @@ class EngineSettings(Group, frozen=True):
         ByteSize | None,
         Meta(description="KV cache, bytes; unset: 1024 tokens for each of max_num_seqs, if the budget has them"),
     ] = None
-    enforce_eager: Annotated[bool, Meta(description="false: torch.compile, a slower start for faster steps")] = True
+    enforce_eager: Annotated[
+        bool | None, Meta(description="false: torch.compile, a slower start for faster steps; unset: the profile's")
+    ] = None
     start_timeout_s: Annotated[float, Meta(gt=0, description="How long loading may take, seconds")] = 600.0
     hang_timeout_s: Annotated[
         float, Meta(gt=0, description="A loop that does not answer for so long is restarted, seconds")

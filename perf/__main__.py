@@ -6,8 +6,8 @@ import asyncio
 import gc
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import click
 
@@ -20,12 +20,16 @@ from perf import (
     memory,
     overload,
     path,
+    plot,
     profiles,
     quality,
     retrieval_quality,
     retrieval_scale,
     retrieval_vectors,
+    scale,
+    soak,
     tracing,
+    triton_sweep,
     versus,
 )
 from perf import turns as turns_module
@@ -164,35 +168,78 @@ def overload_command(
 @click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
 def headline_command(rate: float, seconds: float, runs: int, report: Path | None) -> None:
     plan = headline.Plan(per_s=rate, seconds=seconds, runs=runs)
-    text = headline.report(headline.measure(plan, lambda line: click.echo(line, err=True)), plan)
-    show(text, report)
+    found = headline.measure(plan, lambda line: click.echo(line, err=True))
+    show(headline.report(found, plan), report, headline.pictures(found))
 
 
 @main.command(
-    "path", help="What frontend, Triton and stub cost per streamed token, with an engine that computes nothing."
+    "path",
+    help="What frontend, Triton and stub cost per streamed token, with an engine that computes nothing; beside vLLM's own.",
 )
 @click.option("--streams", default="8,32,64,128,256", show_default=True, help="At a time, one level after the other.")
 @click.option("--seconds", default=15.0, show_default=True, help="Of each level.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
 def path_command(streams: str, seconds: float, report: Path | None) -> None:
     plan = path.Plan(levels=[int(each) for each in streams.split(",")], seconds=seconds)
-    text = path.report(path.measure(plan, lambda line: click.echo(line, err=True)))
-    show(text, report)
+    found = path.measure(plan, lambda line: click.echo(line, err=True))
+    show(path.report(found), report, path.pictures(found))
 
 
-@main.command(
-    "versus", help="The same beside `vllm serve`, stock and with our engine's settings; and how much each can do."
-)
-@click.option("--rate", default=20.0, show_default=True, help="Requests a second.")
+@main.command("versus", help="The same beside `vllm serve` and NVIDIA's backend; and how much each can do.")
+@click.option("--rate", default=20, show_default=True, help="Requests a second.")
 @click.option("--seconds", default=60.0, show_default=True, help="Of each run at that rate.")
 @click.option("--probe", default=30.0, show_default=True, help="Seconds of each run of the search for the capacity.")
 @click.option("--rounds", default=3, show_default=True)
+@click.option("--systems", default=",".join(versus.SYSTEMS), show_default=True, help="That are compared.")
+@click.option(
+    "--nvidia",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A checkout of github.com/triton-inference-server/vllm_backend; without it that one is not run.",
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Write the tables to this file, too.")
-def versus_command(rate: float, seconds: float, probe: float, rounds: int, report: Path | None) -> None:
-    plan = versus.Plan(per_s=rate, seconds=seconds, probe_s=probe, rounds=rounds)
-    found = versus.measure(plan, get_args(versus.System), lambda line: click.echo(line, err=True))
-    text = versus.report(found, plan)
-    show(text, report)
+def versus_command(
+    rate: int, seconds: float, probe: float, rounds: int, systems: str, nvidia: Path | None, report: Path | None
+) -> None:
+    chosen = [system for system in versus.SYSTEMS if system in systems.split(",")]
+    if unknown := set(systems.split(",")) - set(chosen):
+        raise click.UsageError(f"--systems: {', '.join(unknown)}; there are {', '.join(versus.SYSTEMS)}")
+    plan = versus.Plan(per_s=rate, seconds=seconds, probe_s=probe, rounds=rounds, systems=chosen, nvidia=nvidia)
+    found = versus.measure(plan, lambda line: click.echo(line, err=True))
+    show(versus.report(found, plan), report, versus.pictures(found))
+
+
+@main.command("triton", help="perf_analyzer against the model in Triton, at one request rate after the other.")
+@click.option("--rates", default="4,8,12,16,20,24", show_default=True, help="Requests a second, one after the other.")
+@click.option("--seconds", default=30.0, show_default=True, help="Of each rate.")
+@click.option("--scripted", is_flag=True, help="Without a model.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
+def triton_command(rates: str, seconds: float, scripted: bool, report: Path | None) -> None:
+    plan = triton_sweep.Plan(rates=[int(each) for each in rates.split(",")], seconds=seconds, scripted=scripted)
+    found = triton_sweep.measure(plan, lambda line: click.echo(line, err=True))
+    show(triton_sweep.report(found, plan), report, triton_sweep.pictures(found))
+
+
+@main.command(
+    "soak", help="Half an hour of a steady load: does memory, do times grow; and the memory budget beside it."
+)
+@click.option("--minutes", default=30.0, show_default=True)
+@click.option("--rate", default=5.0, show_default=True, help="Requests a second.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the tables to this file, too.")
+def soak_command(minutes: float, rate: float, report: Path | None) -> None:
+    plan = soak.Plan(per_s=rate, seconds=60 * minutes)
+    found = soak.measure(plan, lambda line: click.echo(line, err=True))
+    show(soak.report(found, plan), report, soak.pictures(found))
+
+
+@main.command("scale", help="What a request costs as a tenant's conversations grow; needs no running service.")
+@click.option("--most", default=10_000_000, show_default=True, help="Items; 10,000 first, then ten times as many.")
+@click.option("--operations", default=300, show_default=True, help="Of each kind, at each level.")
+@click.option("--postgres", help="The URL of an empty database, instead of a SQLite.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the tables to this file, too.")
+def scale_command(most: int, operations: int, postgres: str | None, report: Path | None) -> None:
+    plan = scale.Plan(levels=scale.levels(most), operations=operations)
+    found = asyncio.run(scale.measure(plan, postgres, lambda line: click.echo(line, err=True)))
+    show(scale.report(found, plan, "PostgreSQL" if postgres else "SQLite"), report, scale.pictures(found))
 
 
 @main.command("limits", help="How exact limits are: four processes, ten times the load, and a Valkey that is paused.")
@@ -241,10 +288,16 @@ def quality_command(model: str, positions: int, rounds: int, report: Path | None
     show(text, report)
 
 
-def show(text: str, report: Path | None) -> None:
+def show(text: str, report: Path | None, panels: Sequence[plot.Panel] = ()) -> None:
+    """`panels`: drawn beside the report."""
     click.echo(text)
-    if report is not None:
-        report.write_text(text)
+    if report is None:
+        return
+    if panels:
+        picture = report.with_suffix(".svg")
+        plot.write(picture, panels)
+        text += f"\n![the same as a picture]({picture.name})\n"
+    report.write_text(text)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from statistics import median
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,6 +27,10 @@ USAGE = re.compile(rb'"prompt_tokens": ?(\d+).*?"completion_tokens": ?(\d+)')
 LAST_CHUNK = b"0\r\n\r\n"
 PATIENCE_S = 60.0
 """After the last arrival; what has no answer by then has failed."""
+DRAWS = 1000
+BLOCK = 50
+"""Requests that are drawn together for an interval: one that waited says something of those beside it."""
+Ask = TypeVar("Ask")
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -53,12 +58,21 @@ class Run(msgspec.Struct, frozen=True):
     def served_per_s(self) -> float:
         return (len(self.outcomes) - len(self.errors)) / self.seconds
 
+    @property
+    def totals_s(self) -> Sequence[float]:
+        """In the order of arrival; one that has failed took for ever."""
+        return [float("inf") if each.error else each.total_s for each in self.outcomes]
+
+    @property
+    def ttfts_s(self) -> Sequence[float]:
+        """As `totals_s`, to the first token."""
+        return [float("inf") if each.error else each.ttft_s for each in self.outcomes]
+
     def total_s(self, share: float) -> float:
-        """Of all: one that has failed took for ever."""
-        return percentile([float("inf") if each.error else each.total_s for each in self.outcomes], share)
+        return percentile(self.totals_s, share)
 
     def ttft_s(self, share: float) -> float:
-        return percentile([float("inf") if each.error else each.ttft_s for each in self.outcomes], share)
+        return percentile(self.ttfts_s, share)
 
 
 def even(per_s: float, seconds: float) -> list[float]:
@@ -73,11 +87,23 @@ def poisson(per_s: float, seconds: float, seed: int) -> list[float]:
     return times
 
 
-def chats(count: int, *, words: int, answer_tokens: int, seed: int, more: Mapping[str, object]) -> Iterator[bytes]:
-    """Bodies of streamed chats, no two of them alike behind the system's turn."""
+def prompts(count: int, *, words: int, seed: int) -> Iterator[str]:
+    """What the user says; no two of them alike."""
     chance = random.Random(seed)  # noqa: S311
     for _ in range(count):
-        text = "Go on with:" + "".join(chance.choice(WORDS) for _ in range(words))
+        yield "Go on with:" + "".join(chance.choice(WORDS) for _ in range(words))
+
+
+def as_text(prompt: str, system: str | None) -> str:
+    """A chat as ChatML, for those who know none."""
+    turns = ([("system", system)] if system else []) + [("user", prompt)]
+    before = "".join(f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns)
+    return f"{before}<|im_start|>assistant\n"
+
+
+def chats(count: int, *, words: int, answer_tokens: int, seed: int, more: Mapping[str, object]) -> Iterator[bytes]:
+    """Bodies of streamed chats, of these prompts."""
+    for text in prompts(count, words=words, seed=seed):
         body = {
             "messages": [{"role": "user", "content": text}],
             "max_tokens": answer_tokens,
@@ -93,17 +119,26 @@ def chats(count: int, *, words: int, answer_tokens: int, seed: int, more: Mappin
 async def drive(url: str, key: str, arrivals: Sequence[float], bodies: Sequence[bytes]) -> Run:
     """`url`: without /v1. `arrivals`: seconds from now."""
     client = Client(url, key)
+    try:
+        return await send(client.ask, arrivals, bodies)
+    finally:
+        client.close()
+
+
+async def send(
+    ask: Callable[[Ask, float], Coroutine[None, None, Outcome]], arrivals: Sequence[float], asked: Sequence[Ask]
+) -> Run:
+    """`ask` is given one of `asked`, and when it was due in time of time.perf_counter(). `arrivals`: seconds from now."""
     begin = time.perf_counter()
     tasks: list[asyncio.Task[Outcome]] = []
     with contextlib.suppress(TimeoutError):  # those that are cut off have failed
         async with asyncio.timeout(arrivals[-1] + PATIENCE_S), asyncio.TaskGroup() as group:
-            for due, body in zip(arrivals, bodies, strict=True):
+            for due, each in zip(arrivals, asked, strict=True):
                 await asyncio.sleep(max(0.0, begin + due - time.perf_counter()))
-                tasks.append(group.create_task(client.ask(body, begin + due)))
+                tasks.append(group.create_task(ask(each, begin + due)))
     nothing = Outcome(PATIENCE_S, PATIENCE_S, 0, 0, "no answer in time")
     outcomes = [nothing if task.cancelled() else task.result() for task in tasks]
     outcomes += [nothing] * (len(arrivals) - len(outcomes))
-    client.close()
     return Run(outcomes, time.perf_counter() - begin)
 
 
@@ -160,3 +195,28 @@ def spread(values: Sequence[float], unit: float = 1e3) -> str:
     """The median of several runs, and between what they lie."""
     low, middle, high = (f"{unit * value:,.0f}" for value in (min(values), median(values), max(values)))
     return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def interval(runs: Sequence[Sequence[float]], share: float, seed: int = 0) -> tuple[float, float]:
+    """Between what the median of the runs' percentiles lies with 95 %, by bootstrap; `runs`: values in the order of arrival.
+
+    Drawn are runs, and of each of them blocks of requests: drawn one by one, those of a queue would look independent. Of three
+    runs it is rather too wide: by a quarter where they are all alike.
+    """
+    chance = random.Random(seed)  # noqa: S311
+    found = sorted(median(percentile(redrawn(chance.choice(runs), chance), share) for _ in runs) for _ in range(DRAWS))
+    return percentile(found, 0.025), percentile(found, 0.975)
+
+
+def redrawn(values: Sequence[float], chance: random.Random) -> Sequence[float]:
+    """As many, by blocks; the last value's neighbour is the first."""
+    twice = [*values, *values]
+    starts = [chance.randrange(len(values)) for _ in range(-(-len(values) // BLOCK))]
+    return [value for start in starts for value in twice[start : start + BLOCK]][: len(values)]
+
+
+def with_interval(runs: Sequence[Sequence[float]], share: float) -> str:
+    """In milliseconds: the median of the runs' percentiles, and between what it lies with 95 %."""
+    middle = median(percentile(values, share) for values in runs)
+    low, high = interval(runs, share)
+    return f"{1e3 * middle:,.0f} ({1e3 * low:,.0f} to {1e3 * high:,.0f})"

@@ -7,7 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,10 +15,12 @@ from typing import Literal
 
 import msgspec
 
-from deploy.launcher import budget, models
+from deploy.launcher import budget, models, profiles
 from deploy.launcher.triton import TritonService
 from frontend import settings
 from frontend.domain import model_card
+from frontend.domain.model_card import ModelCard
+from frontend.settings import Settings
 from perf import service
 
 Kind = Literal["stock", "ours"]
@@ -32,31 +34,43 @@ class VllmServer(msgspec.Struct, frozen=True):
     model: str
 
 
+class Prepared(msgspec.Struct, frozen=True):
+    """What our launcher would start."""
+
+    settings: Settings
+    card: ModelCard
+    model: Path
+    """The folder with config.json, tokenizer.json and the weights."""
+    triton: TritonService
+
+
+def prepared(home: str, overrides: Mapping[str, object]) -> Prepared:
+    """`overrides`: of our settings, as environment variables without their prefix."""
+    named = {f"HERMES2_{name}": str(value) for name, value in overrides.items()}
+    models_dir = os.environ.get("HERMES2_MODELS", str(Path(".hermes2/models").absolute()))
+    chosen = settings.load({**os.environ, "HERMES2_MODELS": models_dir, **named, "HERMES2_HOME": home})
+    chosen = profiles.applied(chosen, print)
+    folder = models.prepare(chosen.model, chosen.models_dir, chosen.engine.environment, print, chosen.engine.weights)
+    card = model_card.read(folder)
+    triton = TritonService(chosen, card, folder, budget.plan(chosen, card), None)
+    return Prepared(chosen, card, model_card.files_of(folder, card), triton)
+
+
 @contextmanager
 def running(kind: Kind, **overrides: object) -> Iterator[VllmServer]:
     """`overrides`: of our settings, as environment variables without their prefix."""
-    named = {f"HERMES2_{name}": str(value) for name, value in overrides.items()}
     with TemporaryDirectory() as home:
-        models_dir = os.environ.get("HERMES2_MODELS", str(Path(".hermes2/models").absolute()))
-        chosen = settings.load({**os.environ, "HERMES2_MODELS": models_dir, **named, "HERMES2_HOME": home})
-        engine = chosen.engine
-        folder = models.prepare(chosen.model, chosen.models_dir, engine.environment, print, engine.weights)
-        card = model_card.read(folder)
+        ours = prepared(home, overrides)
+        engine, card = ours.settings.engine, ours.card
         (port,) = service.free_ports(1)
-        argv = [str(engine.environment / "bin/vllm"), "serve", str(model_card.files_of(folder, card))]
+        argv = [str(engine.environment / "bin/vllm"), "serve", str(ours.model)]
         argv += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", card.id]
         environment: Mapping[str, str] = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         if kind == "ours":
-            triton = TritonService(chosen, card, folder, budget.plan(chosen, card), None)
-            environment = triton.command().environment
-            argv += list(arguments(triton.parameters()))
+            environment = ours.triton.command().environment
+            argv += list(arguments(ours.triton.parameters()))
         else:
-            argv += [
-                "--dtype",
-                "bfloat16",
-                "--max-model-len",
-                str(min(chosen.engine.max_model_len, card.context_tokens)),
-            ]
+            argv += ["--dtype", "bfloat16", "--max-model-len", str(min(engine.max_model_len, card.context_tokens))]
         log = Path(home) / "vllm.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -83,11 +97,22 @@ def arguments(parameters: Mapping[str, str]) -> Iterator[str]:
 
 def wait_for(url: str, log: Path, process: subprocess.Popen[bytes]) -> None:
     """Raises RuntimeError with the end of the log."""
-    until = time.monotonic() + START_S
-    while process.poll() is None and time.monotonic() < until:
+
+    def ready() -> bool:
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310  # our own, on loopback
-                return
+                return True
         except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
+            return False
+
+    wait_until(ready, log, process)
+
+
+def wait_until(ready: Callable[[], bool], log: Path, process: subprocess.Popen[bytes]) -> None:
+    """Raises RuntimeError with the end of the log."""
+    until = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < until:
+        if ready():
+            return
+        time.sleep(0.5)
     raise RuntimeError("vLLM does not start:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:]))

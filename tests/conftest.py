@@ -73,12 +73,12 @@ def spans() -> Iterator[Collector]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, spans: Collector) -> Iterator[Stack]:
-    """The real service: Triton, vLLM, Valkey, the default model.
+    """The real service: Triton, vLLM, Valkey, the default model, as this machine's engine profile has it.
 
     Patient, because other tests start a second engine on the same two cores beside it. Spans are recorded of those requests
     only that come with a trace which is: other tests do not pay for them.
     """
-    real = Stack(tmp_path_factory.mktemp("real"), ENGINE_HANG_TIMEOUT_S=60)
+    real = Stack(tmp_path_factory.mktemp("real"), ENGINE_PROFILE="auto", ENGINE_HANG_TIMEOUT_S=60)
     real.environment |= spans.environment(OTEL_TRACES_SAMPLER="parentbased_always_off")
     with real as running:
         yield running

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from deploy.launcher import documents, models, reference, serve, tls
+from deploy.launcher import documents, models, profiles, reference, serve, tls
 from deploy.launcher.api import Api
 from deploy.launcher.family import die_with_parent
 from deploy.launcher.key_commands import keys_group
@@ -42,7 +42,7 @@ def model_group() -> None:
 @model_group.command("prepare")
 def prepare_command() -> None:
     """Make the model of HERMES2_MODEL ready to load, and print its folder."""
-    settings = settings_module.load()
+    settings = profiles.applied(settings_module.load(), click.echo)
     engine = settings.engine
     folder = models.prepare(settings.model, settings.models_dir, engine.environment, click.echo, engine.weights)
     click.echo(folder)

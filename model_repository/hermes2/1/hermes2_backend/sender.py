@@ -24,6 +24,10 @@ from . import wire
 from .errors import BackendError, Internal
 from .generation import Delta, Generation
 
+POLL_SHARE = 0.01
+"""Of the time may go into asking whether clients have left: 50 us for each that is asked."""
+LONGEST_POLL_INTERVAL_S = 0.5
+
 Tensors = Mapping[str, NDArray[np.generic]]
 
 
@@ -160,7 +164,8 @@ class Sender:
             now = self._clock()
             if now >= next_poll:
                 self._poll()
-                next_poll = self._clock() + self._poll_interval_s
+                took = self._clock() - now
+                next_poll = now + took + max(self._poll_interval_s, min(took / POLL_SHARE, LONGEST_POLL_INTERVAL_S))
             with self._changed:
                 due = self._take_due(now)
                 if not due:

@@ -7,6 +7,7 @@ from vllm.exceptions import GracefulHTTPError, VLLMClientError
 from vllm.inputs import TextPrompt
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
+from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -24,6 +25,7 @@ __all__ = [
     "StructuredOutputsParams",
     "TextPrompt",
     "VLLMClientError",
+    "current_platform",
     "get_prometheus_registry",
     "tokens_input",
 ]

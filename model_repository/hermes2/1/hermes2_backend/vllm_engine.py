@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +27,15 @@ WARM_UP: tuple[dict[str, object], ...] = (
 """Between them they touch every sampler path that a request can."""
 
 
+CPU_WORKER = f"{__package__}.cpu_worker.Worker"
+STREAMS_PER_TOKEN = 8
+"""With so many open, one that begins gets two tokens at a time, with twice as many three: the sender would hold them back
+anyway."""
+MOST_TOKENS_AT_ONCE = 8
+WARM_BATCH = 32
+"""Up to so many sequences are decoded together once before anybody asks: the first step of each size makes its kernels."""
+
+
 class VllmEngine:
     """Must be created on the event loop that it will serve: vLLM starts its output handler there."""
 
@@ -32,14 +43,19 @@ class VllmEngine:
         """`engine_args`: names and values of vLLM's AsyncEngineArgs. Starts vLLM's processes and loads the model."""
         engine_args = {**tracing.arguments(os.environ), **engine_args}
         self._traces = engine_args.get("otlp_traces_endpoint") is not None
+        if vllm.current_platform.is_cpu():
+            engine_args = {"worker_cls": CPU_WORKER, **engine_args}
         args = vllm.AsyncEngineArgs(**engine_args)
         self._engine = vllm.AsyncLLM.from_engine_args(args)
         self.max_n = self._engine.scheduler_config.max_num_seqs
+        self._open = 0
+        self._warmed = itertools.count()
 
     async def generate(self, generation: Generation, request_id: str) -> AsyncGenerator[Delta, None]:
         # vLLM refuses several greedy sequences, OpenAI's API does not: they are all the same, so one is run for all.
         copies = generation.n if generation.sampling.get("temperature") == 0 else 1
         params = sampling_params(generation, generation.n // copies)
+        params.stream_interval = min(1 + self._open // STREAMS_PER_TOKEN, MOST_TOKENS_AT_ONCE)
         outputs = self._engine.generate(
             prompt(generation),
             params,
@@ -47,12 +63,16 @@ class VllmEngine:
             trace_headers={"traceparent": generation.traceparent} if generation.traceparent else None,
         )
         num_cached_tokens = 0
-        with translated_errors():
-            async for output in outputs:
-                num_cached_tokens = max(num_cached_tokens, output.num_cached_tokens or 0)
-                if any(completion.finish_reason == "error" for completion in output.outputs):
-                    raise failed(generation)
-                yield to_delta(output, generation.n, copies, num_cached_tokens)
+        self._open += 1
+        try:
+            with translated_errors():
+                async for output in outputs:
+                    num_cached_tokens = max(num_cached_tokens, output.num_cached_tokens or 0)
+                    if any(completion.finish_reason == "error" for completion in output.outputs):
+                        raise failed(generation)
+                    yield to_delta(output, generation.n, copies, num_cached_tokens)
+        finally:
+            self._open -= 1
 
     async def ping(self) -> None:
         if self._engine.errored:
@@ -64,10 +84,15 @@ class VllmEngine:
         return prometheus_client.generate_latest(vllm.get_prometheus_registry()).decode()
 
     async def warm_up(self) -> None:
-        for number, sampling in enumerate(WARM_UP):
-            generation = Generation([5, 6, 7, 8], None, sampling, True, False, frozenset())
-            async for _ in self.generate(generation, f"warm-up-{number}"):
-                pass
+        for sampling in WARM_UP:
+            await self._warm(sampling)
+        sizes = range(1, min(WARM_BATCH, self.max_n) + 1)
+        await asyncio.gather(*(self._warm({"max_tokens": tokens, "ignore_eos": True}) for tokens in sizes))
+
+    async def _warm(self, sampling: Mapping[str, object]) -> None:
+        generation = Generation([5, 6, 7, 8], None, sampling, True, False, frozenset())
+        async for _ in self.generate(generation, f"warm-up-{next(self._warmed)}"):
+            pass
 
     def close(self) -> None:
         self._engine.shutdown()
