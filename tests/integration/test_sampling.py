@@ -15,7 +15,7 @@ from tests.support.compatibility import OF_CHAT, OF_COMPLETIONS
 
 pytestmark = pytest.mark.real
 
-QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION: list[Any] = [{"role": "user", "content": "Name the capital of France."}]
 MARKERS = ["capital", "Paris", " is", "."]
 
 

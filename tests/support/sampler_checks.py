@@ -12,7 +12,7 @@ from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 
 VOCABULARY = 5000
 """No multiple of the sampler's pieces, and more than its first width."""
-DRAWS = 200_000
+DRAWS = 50_000
 
 
 def main() -> None:

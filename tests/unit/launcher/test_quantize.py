@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.launcher import models, quantize, quantize_llama, quantize_smooth, quantize_tensors
+from deploy.launcher import models, quantize, quantize_llama, quantize_rotate, quantize_smooth, quantize_tensors
 from deploy.launcher.problem import Problem
 from deploy.launcher.quantize_llama import Block, Shape
+from deploy.launcher.quantize_rotate import Rotation
 from deploy.launcher.quantize_tensors import Array, Checkpoint
 from frontend.domain import model_card
 
@@ -85,13 +86,36 @@ def test_smoothing_changes_no_output(quantised: Path, tmp_path: Path) -> None:
     assert not np.allclose(smoothed.norm, block.norm, rtol=0.1)
 
 
-def test_the_model_computes_what_it_did(quantised: Path, tmp_path: Path) -> None:
-    """Rounded and put together again, the two layers move the stream as before, within a fiftieth."""
+@pytest.mark.parametrize("size", [64, 128, 576, 17])
+def test_a_rotation_keeps_lengths_and_spreads_outliers(size: int) -> None:
+    """It is orthonormal for sizes with and without factors, and no channel keeps more than a few shares of an outlier."""
+    rotation = Rotation.of(size)
+    turned = rotation.of_inputs(np.eye(size, dtype=np.float32))
+    np.testing.assert_allclose(turned @ turned.T, np.eye(size), atol=1e-5)
+    assert np.abs(turned).max() <= 2.01 / np.sqrt(size)
+
+
+def test_rotating_changes_no_output(quantised: Path, tmp_path: Path) -> None:
+    """A rotated layer does to a rotated stream what the layer does to the stream; also where heads share keys and values."""
     shape = Shape.of(json.loads((quantised / "config.json").read_text()) | {"quantization_config": None})
     x = np.random.default_rng(1).standard_normal((2, 24, 128)).astype(np.float32)
+    rotation = Rotation.of(128)
+    with Checkpoint(before(quantised, tmp_path)) as old:
+        block = quantize.read(old, 0)
+    wanted, _ = quantize_llama.run(shape, block, x)
+    found, _ = quantize_llama.run(shape, quantize_rotate.rotated(shape, block, rotation), rotation.of_inputs(x))
+    np.testing.assert_allclose(found, rotation.of_inputs(wanted), rtol=1e-3, atol=1e-3)
+
+
+def test_the_model_computes_what_it_did(quantised: Path, tmp_path: Path) -> None:
+    """Rounded and put together again, the two layers move the stream as before, within a fiftieth, in their own basis."""
+    shape = Shape.of(json.loads((quantised / "config.json").read_text()) | {"quantization_config": None})
+    rotation = Rotation.of(128)
+    x = np.random.default_rng(1).standard_normal((2, 24, 128)).astype(np.float32)
     with Checkpoint(before(quantised, tmp_path)) as old, Checkpoint(quantised) as new:
-        wanted, found = stream(shape, old, x), stream(shape, new, x)
-        wanted_logits, logits = (ended(shape, checkpoint, wanted) for checkpoint in (old, new))
+        plain = stream(shape, old, x)
+        x, wanted, found = rotation.of_inputs(x), rotation.of_inputs(plain), stream(shape, new, rotation.of_inputs(x))
+        wanted_logits, logits = ended(shape, old, plain), ended(shape, new, wanted)
     assert np.linalg.norm(found - wanted) < 0.02 * np.linalg.norm(wanted - x)
     assert np.linalg.norm(logits - wanted_logits) < 0.02 * np.linalg.norm(wanted_logits)
 
@@ -102,9 +126,9 @@ def test_smoothing_makes_activations_easier_to_round(quantised: Path, tmp_path: 
     x = np.random.default_rng(1).standard_normal((2, 24, 128)).astype(np.float32)
     losses = []
     with Checkpoint(before(quantised, tmp_path)) as old, Checkpoint(quantised) as new:
-        for checkpoint in (old, new):
+        for checkpoint, here in ((old, x), (new, Rotation.of(128).of_inputs(x))):
             block = restored(checkpoint, 0)
-            given = quantize_llama.normalised(x, shape.epsilon).reshape(-1, 128) * block.norm
+            given = quantize_llama.normalised(here, shape.epsilon).reshape(-1, 128) * block.norm
             scales = np.abs(given).max(axis=1, keepdims=True) / 127
             losses.append(float(np.square((np.rint(given / scales) * scales - given) @ block.q.T).sum()))
     assert losses[1] < 0.25 * losses[0]
