@@ -8,8 +8,9 @@ from pathlib import Path
 
 
 def describe() -> str:
-    """CPU, cores, memory, kernel; one line."""
-    info = Path("/proc/cpuinfo").read_text()
-    model = next((line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), "CPU")
+    """CPU with its generation, which a virtual machine's name of it leaves out; cores, memory, kernel; one line."""
+    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    cpu = {name.strip(): value.strip() for name, _, value in lines}
+    model = f"{cpu.get('model name', 'CPU')} (family {cpu.get('cpu family', '?')}, model {cpu.get('model', '?')})"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return f"{model}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GB, {platform.system()} {platform.release()}"
