@@ -123,8 +123,8 @@ def test_a_prompt_is_scored_the_same_alone_and_generated(client: openai.OpenAI) 
 
 @pytest.mark.compat(OF_COMPLETIONS, "`prompt`: a list of texts, with `n` choices each")
 def test_prompts_together_are_prompts_alone(client: openai.OpenAI) -> None:
-    """A list is answered as its members are."""
-    prompts = ["The capital of France is", "One two three"]
+    """A list is answered as its members are; where the model is sure, so that a batch's rounding decides nothing."""
+    prompts = ["The capital of France is", "1, 2, 3, 4, 5, 6,"]
     together = client.completions.create(model="hermes-2", prompt=prompts, max_tokens=4, temperature=0).choices
     alone = [
         client.completions.create(model="hermes-2", prompt=each, max_tokens=4, temperature=0).choices[0].text

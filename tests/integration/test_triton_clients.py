@@ -156,8 +156,11 @@ def test_perf_analyzer_drives_hermes2(stack: Stack, tmp_path: Path) -> None:
     argv += ["-m", "hermes2", "-i", "grpc", "-u", stack.grpc, "--async", "--streaming", "--input-data", str(inputs)]
     argv += ["--request-rate-range", "4", "--request-distribution", "poisson", "--measurement-interval", "3000"]
     argv += ["--stability-percentage", "999", "--max-trials", "3", "--profile-export-file", str(export)]
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    for _ in range(2):  # it has been seen to end well and export nothing
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        if export.stat().st_size:
+            break
     requests = json.loads(export.read_text())["experiments"][0]["requests"]
     assert len(requests) >= 8
     assert all(len(request["response_timestamps"]) >= 1 for request in requests)

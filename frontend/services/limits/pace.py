@@ -7,6 +7,8 @@ import math
 SLOTS_PER_READ_ONE = 8
 """Of so many slots one may wait for its first token before the next is let in: the engine reads all prompts that it has in one
 step, and whoever comes meanwhile waits for all of them."""
+LEAST_READ = 2
+"""At a time, of however few slots: one by one, the last of eight that came together would wait for longer than is allowed."""
 LONGEST_READ_S = 1.0
 """After that nobody waits for it any more: a prompt may be very long, and the engine reads others beside it."""
 APART = 0.5
@@ -19,7 +21,7 @@ class Pace:
 
     def __init__(self, slots: int, slots_per_read_one: int = SLOTS_PER_READ_ONE) -> None:
         self._slots = slots
-        self._most_read = max(1, slots // slots_per_read_one)
+        self._most_read = max(LEAST_READ, slots // slots_per_read_one)
         self._read: dict[object, float] = {}
         """Places whose prompts are being read, and since when; the oldest first."""
         self._let_in_at = self._refused_at = -math.inf
