@@ -22,12 +22,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from deploy.launcher import (
-    quantize_llama,
-    quantize_rotate,
-    quantize_smooth,
-    quantize_tensors,
-)  # a script is its own folder's
+# A script is its own folder's: only now are these found.
+from deploy.launcher import quantize_llama, quantize_rotate, quantize_smooth, quantize_tensors
 from deploy.launcher.quantize_llama import Block, Seen, Shape
 from deploy.launcher.quantize_rotate import Rotation
 from deploy.launcher.quantize_tensors import Array, Checkpoint, Tensor

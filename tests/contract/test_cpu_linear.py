@@ -32,6 +32,8 @@ def checked(engine_environment: Path) -> dict[str, Any]:
 
 
 def test_it_takes_int8_of_its_shapes_only(checked: dict[str, Any]) -> None:
+    """And vLLM still asks by the name that the worker replaces: another one would leave oneDNN in its place, silently."""
+    assert checked["asked"] is True
     assert checked["taken"] == [True, True, True, True]
     assert checked["others"] == [False, False, False]
 
