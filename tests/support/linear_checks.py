@@ -6,7 +6,8 @@ import json
 
 import torch
 import vllm._custom_ops  # noqa: F401  # before the next line, which needs its kernels
-from hermes2_backend.cpu_worker import int8_linears, is_packed
+from hermes2_backend.cpu_worker import is_packed
+from vllm.model_executor.kernels.linear.scaled_mm import cpu as int8_linears
 
 SHAPES = ((960, 576), (576, 1536), (3072, 576), (4128, 64))
 TOKENS = (1, 3, 8, 20, 65)
