@@ -13,6 +13,7 @@ import click
 
 from frontend.domain.embedding.encoder import EmbeddingEncoder
 from perf import (
+    added,
     context,
     headline,
     ingest,
@@ -183,6 +184,15 @@ def path_command(streams: str, seconds: float, report: Path | None) -> None:
     plan = path.Plan(levels=[int(each) for each in streams.split(",")], seconds=seconds)
     found = path.measure(plan, lambda line: click.echo(line, err=True))
     show(path.report(found), report, path.pictures(found))
+
+
+@main.command("added", help="What frontend and Triton add to the first token of a service that has nothing else to do.")
+@click.option("--chats", default=100, show_default=True, help="One after the other.")
+@click.option("--pause", default=0.3, show_default=True, help="Seconds before each.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
+def added_command(chats: int, pause: float, report: Path | None) -> None:
+    found = added.measure(chats, pause, lambda line: click.echo(line, err=True))
+    show(added.report(found), report, added.pictures(found))
 
 
 @main.command("versus", help="The same beside `vllm serve` and NVIDIA's backend; and how much each can do.")

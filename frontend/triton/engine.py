@@ -1,10 +1,10 @@
-"""The engine port over gRPC: one ModelStreamInfer call per generation, all on one channel."""
+"""The engine port over gRPC: one ModelStreamInfer call per generation, and one for what many gain together, on one channel."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NoReturn
 
 import grpc
@@ -16,6 +16,7 @@ from frontend.domain.generation import Constraint, GenerationDelta, GenerationRe
 from frontend.observability import tracing
 from frontend.triton import wire
 from frontend.triton.generation_span import traced
+from frontend.triton.mailbox import Inbox, Mailbox
 from frontend.triton.wire import WireError
 
 CHANNEL_OPTIONS = [
@@ -42,22 +43,35 @@ class TritonEngine:
     def __init__(self, channel: grpc.aio.Channel, request_timeout_s: float) -> None:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         self._timeout_s = request_timeout_s
+        self._mailbox = Mailbox(lambda message: self._call(message, None))
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationDelta, None]:
         return traced(request, self._generate) if tracing.is_on() else self._generate(request)
 
     async def _generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationDelta, None]:
-        message = wire.generate_request(request, ids.new("req-"))
         open_choices = request.sampling.n
-        with named_constraint(request.constraint):
-            async with aclosing(self._infer(message, self._timeout_s)) as responses:
-                async for raw in responses:
-                    delta = wire.parse_delta(raw, request)
+        shared = self._mailbox.stream() if wire.fits_letters(request) else nullcontext()
+        with named_constraint(request.constraint), shared as mailbox:
+            async with aclosing(self._deltas(request, mailbox)) as deltas:
+                async for delta in deltas:
                     open_choices -= sum(choice.finish_reason is not None for choice in delta.choices)
                     if delta.choices:
                         yield delta
         if open_choices:
             raise Unavailable("The engine ended the generation before it was finished.", retry_after_s=RESTART_S)
+
+    def _deltas(self, request: GenerationRequest, mailbox: str | None) -> AsyncGenerator[GenerationDelta, None]:
+        request_id = ids.new("req-")
+        message = wire.generate_request(request, request_id, mailbox)
+        if mailbox is None:
+            return self._own_deltas(request, message)
+        inbox = Inbox(request)
+        return self._mailbox.deltas(request_id, inbox, self._infer(message, self._timeout_s, lambda: inbox.has_mail))
+
+    async def _own_deltas(self, request: GenerationRequest, message: Any) -> AsyncGenerator[GenerationDelta, None]:
+        async with aclosing(self._infer(message, self._timeout_s)) as responses:
+            async for raw in responses:
+                yield wire.parse_delta(raw, request)
 
     async def check(self) -> None:
         await self._probe("health")
@@ -74,8 +88,10 @@ class TritonEngine:
             raise Unavailable("The engine did not answer.", retry_after_s=RESTART_S)
         return answers[0]
 
-    async def _infer(self, message: Any, timeout_s: float) -> AsyncGenerator[dict[str, bytes], None]:
-        """The responses to one request; tried once more if the connection fails before the first of them."""
+    async def _infer(
+        self, message: Any, timeout_s: float, has_mail: Callable[[], bool] = lambda: False
+    ) -> AsyncGenerator[dict[str, bytes], None]:
+        """The responses to one request; tried once more if the connection fails before there is anything of it."""
         for last_try in (False, True):
             answered = False
             try:
@@ -85,11 +101,11 @@ class TritonEngine:
                         yield raw
                 return
             except ConnectionLost:
-                if answered or last_try:
+                if answered or has_mail() or last_try:
                     raise
                 await asyncio.sleep(RETRY_PAUSE_S)
 
-    async def _call(self, message: Any, timeout_s: float) -> AsyncGenerator[dict[str, bytes], None]:
+    async def _call(self, message: Any, timeout_s: float | None) -> AsyncGenerator[dict[str, bytes], None]:
         """The responses to one request as raw outputs by name. Closing it cancels the request in Triton."""
         call = self._stub.ModelStreamInfer(timeout=timeout_s)
         try:

@@ -38,6 +38,7 @@ INPUTS: Mapping[str, str] = {
     "return_error": "BOOL",
     "cache_salt": "BYTES",
     "traceparent": "BYTES",
+    "mailbox": "BYTES",
     "probe": "BYTES",
 }
 OUTPUTS: Mapping[str, str] = {
@@ -49,9 +50,11 @@ OUTPUTS: Mapping[str, str] = {
     "token_ids": "INT32",
     "prompt_logprobs": "BYTES",
     "error": "BYTES",
+    "mail": "BYTES",
+    "num_mailed": "UINT32",
     "probe_output": "BYTES",
 }
-FINISH_REASONS: Mapping[bytes, FinishReason] = {b"stop": "stop", b"length": "length"}
+FINISH_REASONS: Mapping[str | None, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class WireError(msgspec.Struct, frozen=True):
@@ -67,13 +70,17 @@ class WireLogprob(msgspec.Struct, frozen=True):
     rank: int | None = None
 
 
+Letter = tuple[str, int, list[tuple[int, str, int, str | None]]]
+"""A request's id, num_cached_tokens, and of each choice that gained something index, text, tokens and finish_reason."""
+
+_decode_mail = msgspec.msgpack.Decoder(list[Letter]).decode
 _decode_error = msgspec.json.Decoder(WireError).decode
 _decode_logprobs = msgspec.json.Decoder(list[dict[int, WireLogprob]] | None).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def generate_request(request: GenerationRequest, request_id: str) -> Any:
-    """One ModelInferRequest."""
+def generate_request(request: GenerationRequest, request_id: str, mailbox: str | None = None) -> Any:
+    """One ModelInferRequest. `mailbox`: by which all deltas are to come but the last."""
     tensors: dict[str, tuple[int, bytes]] = {
         "input_ids": (len(request.prompt_ids), struct.pack(f"<{len(request.prompt_ids)}i", *request.prompt_ids)),
         "sampling_parameters": text(_encode(sampling_parameters(request))),
@@ -92,7 +99,18 @@ def generate_request(request: GenerationRequest, request_id: str) -> Any:
         tensors["return_prompt_logprobs"] = flag(True)
     if request.traceparent:
         tensors["traceparent"] = text(request.traceparent.encode())
+    if mailbox is not None:
+        tensors["mailbox"] = text(mailbox.encode())
     return infer_request(request_id, tensors)
+
+
+def fits_letters(request: GenerationRequest) -> bool:
+    """Whether a mailbox can bring what it gains."""
+    return request.stream and request.sampling.logprobs is None and request.sampling.prompt_logprobs is None
+
+
+def mailbox_request(name: str) -> Any:
+    return infer_request(name, {"mailbox": text(name.encode()), "return_error": flag(True)})
 
 
 def sampling_parameters(request: GenerationRequest) -> dict[str, Any]:
@@ -137,7 +155,7 @@ def parse_probe(raw: Mapping[str, bytes]) -> str:
 def parse_delta(raw: Mapping[str, bytes], request: GenerationRequest) -> GenerationDelta:
     """`raw`: raw_outputs of a response to `request` that is no error."""
     texts = list(strings(raw["text_output"]))
-    finishes = list(strings(raw["finish_reason"]))
+    finishes = [finish.decode() for finish in strings(raw["finish_reason"])]
     counts = struct.unpack(f"<{len(texts)}I", raw["num_output_tokens"])
     max_top = request.sampling.logprobs or 0
     logprobs = list(parse_logprobs(raw, counts, max_top)) if "logprobs" in raw else [None] * len(texts)
@@ -149,6 +167,20 @@ def parse_delta(raw: Mapping[str, bytes], request: GenerationRequest) -> Generat
     return GenerationDelta(
         choices, struct.unpack("<I", raw["num_cached_tokens"])[0], parse_prompt_logprobs(raw, request)
     )
+
+
+def parse_mail(raw: Mapping[str, bytes]) -> Iterator[tuple[str, GenerationDelta]]:
+    """Deltas, each with the id of its request. `raw`: raw_outputs of a mailbox's response."""
+    for request_id, num_cached_tokens, gained in _decode_mail(next(strings(raw["mail"]))):
+        choices = [
+            ChoiceDelta(index, text, tokens, None, FINISH_REASONS.get(finish)) for index, text, tokens, finish in gained
+        ]
+        yield request_id, GenerationDelta(choices, num_cached_tokens)
+
+
+def parse_num_mailed(raw: Mapping[str, bytes]) -> int:
+    """How many deltas have left by mail before this response."""
+    return int(struct.unpack("<I", raw["num_mailed"])[0]) if "num_mailed" in raw else 0
 
 
 def parse_logprobs(

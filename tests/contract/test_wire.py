@@ -15,7 +15,7 @@ from hermes2_backend.errors import InvalidArgument, Unavailable
 from hermes2_backend.generation import Delta, Generation, SequenceDelta, TokenLogprob
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from frontend.domain.generation import Constraint, GenerationRequest, Sampling
+from frontend.domain.generation import ChoiceDelta, Constraint, GenerationDelta, GenerationRequest, Sampling
 from frontend.settings import ROOT
 from frontend.triton import wire as frontend_wire
 
@@ -189,6 +189,36 @@ def test_a_response_arrives_as_it_was_sent() -> None:
     first, second = parsed.prompt_logprobs or []
     assert (first.sampled.token_id, math.isnan(first.sampled.logprob)) == (3, True)
     assert (second.sampled.token_id, second.sampled.logprob) == (8, -0.5)
+
+
+def test_mail_arrives_as_it_was_sent() -> None:
+    """What several requests gained, without the sequences that gained nothing."""
+    letters = [
+        (
+            "req-1",
+            Delta(
+                [SequenceDelta("ü", [9, 8]), SequenceDelta(), SequenceDelta("", [2], finish_reason="stop")], 1, 7, False
+            ),
+        ),
+        ("req-2", Delta([SequenceDelta(" word", [3])], 1, 0, False)),
+    ]
+    raw = frontend_wire.raw_outputs(answered(model_wire.encode_mail(letters)))
+    assert list(frontend_wire.parse_mail(raw)) == [
+        ("req-1", GenerationDelta([ChoiceDelta(0, "ü", 2, None, None), ChoiceDelta(2, "", 1, None, "stop")], 7)),
+        ("req-2", GenerationDelta([ChoiceDelta(0, " word", 1, None, None)], 0)),
+    ]
+
+
+def test_a_mailbox_is_opened_and_named() -> None:
+    """Alone it opens one; with a prompt it is where the deltas go."""
+    request = GenerationRequest(prompt_ids=[1], sampling=Sampling(max_tokens=3), stream=True, cache_salt="t")
+    for message, opens in (
+        (frontend_wire.mailbox_request("mail-1"), True),
+        (frontend_wire.generate_request(request, "req-1", "mail-1"), False),
+    ):
+        tensors = {tensor.name: np.asarray([b"mail-1"], np.object_) for tensor in message.inputs}
+        assert model_wire.is_mailbox(tensors) == opens
+        assert model_wire.text(tensors, "mailbox") == "mail-1"
 
 
 @pytest.mark.parametrize("error", [InvalidArgument("must be a number", "temperature"), Unavailable("gone")])

@@ -87,6 +87,7 @@ async def frames(
     keep: Keep | None,
 ) -> AsyncGenerator[bytes, None]:
     """One SSE frame a chunk: for each choice its role first, its finish_reason last; then the usage, if asked for.
+    Those of one delta are given together, to be sent at once.
 
     A completion that is to be kept is kept before the last finish_reason is told.
     """
@@ -112,15 +113,17 @@ async def frames(
                 gathering.add(delta)
                 if gathering.is_whole:
                     await keep(gathering.completion(keep))
+            told = []
             if tally is None:
                 tally = generations.Tally(reply.prompt_tokens)
                 for index in range(reply.n):
                     begun = schema.ChunkChoice(index, schema.Delta(role="assistant", content=""))
-                    yield frame([begun], list(reply.degraded) or msgspec.UNSET)
+                    told.append(frame([begun], list(reply.degraded) or msgspec.UNSET))
             for choice in delta.choices:
                 tally.add(choice, delta.num_cached_tokens)
-                for chunk in chunks(choice, encoder):
-                    yield frame([chunk])
+                told += [frame([chunk]) for chunk in chunks(choice, encoder)]
+            if told:
+                yield b"".join(told)
     if with_usage and tally is not None:
         yield event(
             schema.ChatCompletionChunk(

@@ -60,7 +60,9 @@ class TritonPythonModel:
         """Decoupled: answers leave through the response senders."""
         for request in requests:
             inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs() if tensor.name() in wire.INPUTS}
-            self._backend.submit(Responder(request.get_response_sender()), inputs, request.parameters())
+            self._backend.submit(
+                Responder(request.get_response_sender()), inputs, request.parameters(), request.request_id()
+            )
 
     def finalize(self) -> None:
         self._backend.stop()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
 import numpy as np
 import pytest
 from hermes2_backend.backend import Backend
@@ -163,3 +164,85 @@ def test_metrics_and_health_are_asked_for_like_anything_else(backend: Backend) -
     """Probes go the way of requests, so they prove that way."""
     assert json.loads(ask(backend, "health")) == {"status": "ok", "requests": 0}
     assert "hermes2_engine_requests 0" in ask(backend, "metrics")
+
+
+@pytest.fixture
+def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hermes2_backend.backend.LINGER_S", 0.05)
+
+
+def open_mailbox(backend: Backend, name: str = "mine") -> RecordingResponder:
+    responder = RecordingResponder()
+    backend.submit(responder, {"mailbox": np.asarray([name.encode()], np.object_)}, "", name)
+    until(lambda: bool(responder.tensors or responder.errors))
+    return responder
+
+
+def letters(mailbox: RecordingResponder) -> list[tuple[str, str]]:
+    """Request ids with what they gained."""
+    mails = [msgspec.msgpack.decode(tensors["mail"][0]) for tensors in mailbox.tensors]
+    return [(request_id, gained[0][1]) for mail in mails for request_id, _, gained in mail]
+
+
+NAMED = {"mailbox": np.asarray([b"mine"], np.object_)}
+
+
+def test_a_mailbox_brings_all_but_the_end(backend: Backend) -> None:
+    """Its first response, which is empty, says that it is open."""
+    mailbox, responder = open_mailbox(backend), RecordingResponder()
+    assert letters(mailbox) == []
+    backend.submit(responder, inputs(**NAMED), "", "one")
+    assert responder.over.wait(5)
+    assert {request_id for request_id, _ in letters(mailbox)} == {"one"}
+    assert "".join(text for _, text in letters(mailbox)) + responder.text == "Paris is the capital of"
+    assert [int(tensors["num_mailed"][0]) for tensors in responder.tensors] == [len(letters(mailbox))]
+    assert mailbox.finals == 0
+
+
+@pytest.mark.usefixtures("short_linger")
+def test_a_mailbox_that_nobody_names_is_closed(backend: Backend) -> None:
+    """Not while a generation does; one that names it afterwards gets everything by its own way."""
+    mailbox, responder = open_mailbox(backend), RecordingResponder()
+    backend.submit(responder, inputs('{"max_tokens": 300}', **NAMED), "", "one")
+    assert responder.over.wait(5)
+    assert mailbox.finals == 0
+    assert mailbox.over.wait(5)
+    late = RecordingResponder()
+    backend.submit(late, inputs(**NAMED), "", "two")
+    assert late.over.wait(5)
+    assert late.text == "Paris is the capital of"
+    assert mailbox.finals == 1
+
+
+def test_a_mailbox_of_a_client_that_left_is_closed(backend: Backend) -> None:
+    mailbox = open_mailbox(backend)
+    mailbox.cancelled = True
+    assert mailbox.over.wait(5)
+    assert open_mailbox(backend).errors == []
+
+
+def test_a_mailbox_is_nobody_elses(backend: Backend) -> None:
+    """A second one of the same name is refused, and the first one goes on."""
+    mailbox = open_mailbox(backend)
+    assert [error.code for error in open_mailbox(backend).errors] == ["UNAVAILABLE"]
+    assert mailbox.finals == 0
+
+
+def test_letters_do_not_carry_log_probabilities(backend: Backend) -> None:
+    responder = RecordingResponder()
+    backend.submit(responder, inputs(return_logprobs=np.asarray([True]), **NAMED), "", "one")
+    assert responder.over.wait(5)
+    assert [(error.code, error.param) for error in responder.errors] == [("INVALID_ARG", "mailbox")]
+
+
+def test_stopping_does_not_wait_for_a_mailbox() -> None:
+    """But for the generations that name it."""
+    backend = Backend(BackendConfig(engine="scripted", scripted_token_interval_ms=1, drain_timeout_s=20), print)
+    backend.start()
+    mailbox, responder = open_mailbox(backend), RecordingResponder()
+    backend.submit(responder, inputs('{"max_tokens": 50}', **NAMED), "", "one")
+    until(lambda: bool(letters(mailbox)))
+    started = time.monotonic()
+    backend.stop()
+    assert time.monotonic() - started < 1
+    assert (responder.errors, responder.finals, mailbox.finals) == ([], 1, 1)

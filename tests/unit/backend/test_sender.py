@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from hermes2_backend.errors import BackendError, Unavailable
 from hermes2_backend.generation import Delta, Generation, SequenceDelta
+from hermes2_backend.mailbox import Mailbox
 from hermes2_backend.sender import Sender, Stream, Tensors
 
 
@@ -58,23 +60,34 @@ def cancels() -> list[Stream]:
     return []
 
 
-@pytest.fixture
-def sender(clock: Clock, cancels: list[Stream]) -> Iterator[Sender]:
-    """One send a stream per 5 ms and open stream, at most 100 ms."""
-    log: list[str] = []
-    running = Sender(
+def make_sender(
+    clock: Clock, cancels: list[Stream], log: list[str], *, max_hold_s: float = 0.1, poll_interval_s: float = 1
+) -> Sender:
+    """One send a stream per 5 ms and open stream, a mailbox's per 5 ms and another 2 for each stream."""
+    return Sender(
         send_cost_s=250e-6,
+        letter_cost_s=100e-6,
         send_share=0.05,
-        max_hold_s=0.1,
-        poll_interval_s=0.002,
+        max_hold_s=max_hold_s,
+        poll_interval_s=poll_interval_s,
         on_cancelled=cancels.extend,
         log=log.append,
         clock=clock,
     )
+
+
+@pytest.fixture
+def sender_log() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def sender(clock: Clock, cancels: list[Stream], sender_log: list[str]) -> Iterator[Sender]:
+    running = make_sender(clock, cancels, sender_log, poll_interval_s=0.002)
     running.start()
     yield running
     running.stop()
-    assert log == []
+    assert sender_log == []
 
 
 def open_stream(sender: Sender, structured_errors: bool = False) -> tuple[Stream, FakeResponder]:
@@ -212,15 +225,7 @@ def test_a_stream_ends_once(sender: Sender) -> None:
 
 def test_stopping_sends_what_is_held_back(clock: Clock) -> None:
     """A drain loses no text."""
-    sender = Sender(
-        send_cost_s=250e-6,
-        send_share=0.05,
-        max_hold_s=10,
-        poll_interval_s=1,
-        on_cancelled=lambda _: None,
-        log=lambda _: None,
-        clock=clock,
-    )
+    sender = make_sender(clock, [], [], max_hold_s=10)
     sender.start()
     streams = [open_stream(sender) for _ in range(10)]
     stream, responder = streams[0]
@@ -234,15 +239,7 @@ def test_stopping_sends_what_is_held_back(clock: Clock) -> None:
 def test_a_response_that_cannot_be_sent_ends_its_stream(clock: Clock, cancels: list[Stream]) -> None:
     """Told in the log; the generation is cancelled, the client gets an error, and other streams go on."""
     log: list[str] = []
-    sender = Sender(
-        send_cost_s=250e-6,
-        send_share=0.05,
-        max_hold_s=0.1,
-        poll_interval_s=1,
-        on_cancelled=cancels.extend,
-        log=log.append,
-        clock=clock,
-    )
+    sender = make_sender(clock, cancels, log)
     sender.start()
     broken, responder = open_stream(sender)
     healthy, other = open_stream(sender)
@@ -255,3 +252,113 @@ def test_a_response_that_cannot_be_sent_ends_its_stream(clock: Clock, cancels: l
     assert other.sent == [("b", False)]
     assert "no memory" in log[0]
     sender.stop()
+
+
+class MailResponder(FakeResponder):
+    """Of a mailbox: records letters as (request id, text), a list for each response."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mails: list[list[tuple[str, str]]] = []
+        self.fails = False
+
+    def send(self, tensors: Tensors, final: bool) -> None:
+        if self.fails:
+            raise RuntimeError("no memory")
+        letters = msgspec.msgpack.decode(tensors["mail"][0])
+        self.mails.append(
+            [(request_id, "".join(text for _, text, _, _ in gained)) for request_id, _, gained in letters]
+        )
+
+
+class NumberedResponder(FakeResponder):
+    """Records how many letters each response says that there were before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_mailed: list[int] = []
+
+    def send(self, tensors: Tensors, final: bool) -> None:
+        super().send(tensors, final)
+        self.num_mailed.append(int(tensors["num_mailed"][0]))
+
+
+@pytest.fixture
+def mailbox(sender: Sender) -> Mailbox:
+    stream = Stream(MailResponder(), True)
+    sender.open(stream)
+    return Mailbox(stream, users=2)
+
+
+def open_in(sender: Sender, mailbox: Mailbox, request_id: str) -> tuple[Stream, NumberedResponder]:
+    responder = NumberedResponder()
+    stream = Stream(responder, True, request_id, Generation([1], None, {}, True, False, frozenset()), mailbox)
+    sender.open(stream)
+    return stream, responder
+
+
+def mails(mailbox: Mailbox) -> list[list[tuple[str, str]]]:
+    assert isinstance(mailbox.stream.responder, MailResponder)
+    return mailbox.stream.responder.mails
+
+
+def test_streams_of_a_mailbox_share_its_responses(sender: Sender, clock: Clock, mailbox: Mailbox) -> None:
+    """What two streams gained while the mailbox held back leaves in one response; a stream's own has its end only."""
+    (one, own), (two, other) = open_in(sender, mailbox, "one"), open_in(sender, mailbox, "two")
+    sender.post(one, delta("a"))
+    settle(sender)
+    sender.post(two, delta("A"))
+    settle(sender)
+    for text in ("b", "c"):
+        sender.post(one, delta(text))
+        sender.post(two, delta(text.upper()))
+        settle(sender)
+    assert mails(mailbox) == [[("one", "a")], [("two", "A")]]
+    clock.now = 0.05
+    settle(sender)
+    assert mails(mailbox)[2:] == [[("one", "bc"), ("two", "BC")]]
+    assert own.sent == other.sent == []
+
+
+def test_the_first_delta_of_a_stream_takes_along_what_waits(sender: Sender, mailbox: Mailbox) -> None:
+    """It never waits itself."""
+    (one, _), (two, _) = open_in(sender, mailbox, "one"), open_in(sender, mailbox, "two")
+    for text in ("a", "b"):
+        sender.post(one, delta(text))
+        settle(sender)
+    sender.post(two, delta("A"))
+    settle(sender)
+    assert mails(mailbox) == [[("one", "a")], [("one", "b"), ("two", "A")]]
+
+
+def test_what_ends_a_stream_says_how_many_letters_went_before(sender: Sender, mailbox: Mailbox) -> None:
+    """With what waited; nothing of it comes by mail as well."""
+    stream, own = open_in(sender, mailbox, "one")
+    sender.post(stream, delta("a"))
+    settle(sender)
+    sender.post(stream, delta("b"))
+    sender.post(stream, delta("c", finished=True))
+    settle(sender)
+    assert mails(mailbox) == [[("one", "a")]]
+    assert (own.sent, own.num_mailed) == ([("bc", True)], [1])
+
+
+def test_a_mailbox_that_cannot_be_sent_to_is_closed(sender_log: list[str], clock: Clock, cancels: list[Stream]) -> None:
+    """Its request is cancelled and told; streams that name it come to their ends, which say what is missing."""
+    sender = make_sender(clock, cancels, sender_log)
+    sender.start()
+    mailbox = Mailbox(Stream(MailResponder(), True), users=1)
+    sender.open(mailbox.stream)
+    assert isinstance(mailbox.stream.responder, MailResponder)
+    mailbox.stream.responder.fails = True
+    stream, own = open_in(sender, mailbox, "one")
+    sender.post(stream, delta("a"))
+    settle(sender)
+    sender.post(stream, delta("b"))
+    sender.post(stream, delta("c", finished=True))
+    settle(sender)
+    sender.stop()
+    assert cancels == [mailbox.stream]
+    assert mailbox.stream.responder.finals == 1
+    assert (own.sent, own.num_mailed) == ([("bc", True)], [1])
+    assert "no memory" in sender_log[0]

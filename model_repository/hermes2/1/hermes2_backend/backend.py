@@ -15,7 +15,8 @@ from . import wire
 from .config import BackendConfig
 from .engine import Engine
 from .errors import BackendError, Internal, InvalidArgument, Unavailable
-from .generation import Delta
+from .generation import Delta, Generation
+from .mailbox import LINGER_S, Mailbox
 from .sender import Responder, Sender, Stream, Tensors
 
 SWITCH_INTERVAL_S = 0.0005
@@ -41,12 +42,14 @@ class Backend:
         self._log = log
         self._numbers = itertools.count()
         self._tasks: dict[Stream, asyncio.Task[None]] = {}
+        self._mailboxes: dict[str, Mailbox] = {}
         self._draining = False
         self._engine: Engine | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hermes2-engine-loop", daemon=True)
         self._sender = Sender(
             send_cost_s=config.send_cost_us / 1e6,
+            letter_cost_s=config.letter_cost_us / 1e6,
             send_share=config.send_share,
             max_hold_s=config.max_hold_ms / 1e3,
             poll_interval_s=config.poll_interval_ms / 1e3,
@@ -69,9 +72,9 @@ class Backend:
             await self._engine.warm_up()
         self._log(f"engine loaded in {loaded - started:.1f} s, warm after {time.monotonic() - loaded:.1f} s more")
 
-    def submit(self, responder: Responder, inputs: Tensors, parameters: str) -> None:
+    def submit(self, responder: Responder, inputs: Tensors, parameters: str, request_id: str = "") -> None:
         """Takes one request over. Whatever happens to it is answered through `responder`."""
-        stream = Stream(responder, wire.wants_structured_error(inputs))
+        stream = Stream(responder, wire.wants_structured_error(inputs), request_id)
         self._sender.open(stream)
         self._loop.call_soon_threadsafe(self._start_request, stream, inputs, parameters)
 
@@ -90,9 +93,10 @@ class Backend:
 
     async def _drain(self) -> None:
         self._draining = True
-        if self._tasks:
-            self._log(f"draining {len(self._tasks)} requests")
-            await asyncio.wait(self._tasks.values(), timeout=self._config.drain_timeout_s)
+        kept = {mailbox.stream for mailbox in self._mailboxes.values()}
+        if running := [task for stream, task in self._tasks.items() if stream not in kept]:
+            self._log(f"draining {len(running)} requests")
+            await asyncio.wait(running, timeout=self._config.drain_timeout_s)
         for task in self._tasks.values():
             task.cancel()
         if self._tasks:
@@ -129,6 +133,9 @@ class Backend:
             if "probe" in inputs:
                 answer = await self._probe(wire.text(inputs, "probe") or "")
                 self._sender.post_final(stream, wire.encode_probe(answer))
+            elif wire.is_mailbox(inputs):
+                await self._keep_mailbox(stream, wire.text(inputs, "mailbox") or "")
+                self._sender.post_end(stream)
             else:
                 await self._generate(stream, inputs, parameters)
         except BackendError as exc:
@@ -142,8 +149,20 @@ class Backend:
         if self._draining:
             raise Unavailable("the server is shutting down")
         stream.generation = wire.decode(inputs, parameters, self._engine.max_n)
+        stream.mailbox = self._mailboxes.get(wire.text(inputs, "mailbox") or "")
+        if stream.mailbox is None:
+            await self._run(stream, stream.generation)
+            return
+        stream.mailbox.users += 1
+        try:
+            await self._run(stream, stream.generation)
+        finally:
+            stream.mailbox.users -= 1
+
+    async def _run(self, stream: Stream, generation: Generation) -> None:
+        assert self._engine is not None
         last: Delta | None = None
-        deltas = self._engine.generate(stream.generation, f"hermes2-{next(self._numbers)}")
+        deltas = self._engine.generate(generation, f"hermes2-{next(self._numbers)}")
         try:
             async for last in deltas:
                 self._sender.post(stream, last)
@@ -151,6 +170,21 @@ class Backend:
             await deltas.aclose()
         if last is None or not last.finished:
             raise Internal("the engine ended the generation without finishing it")
+
+    async def _keep_mailbox(self, stream: Stream, name: str) -> None:
+        """Until nobody has named it for a while: a client that closed it itself might do so while a response leaves, and
+        such a request stays in Triton (24.10) for ever. One that names it later gets all by its own way."""
+        if self._draining or name in self._mailboxes:
+            raise Unavailable("the server is shutting down" if self._draining else "this mailbox is open")
+        mailbox = self._mailboxes[name] = Mailbox(stream)
+        self._sender.post_opened(mailbox)
+        try:
+            unused = False
+            while mailbox.users or not unused:
+                unused = not mailbox.users
+                await asyncio.sleep(LINGER_S)
+        finally:
+            del self._mailboxes[name]
 
     async def _probe(self, what: str) -> str:
         assert self._engine is not None

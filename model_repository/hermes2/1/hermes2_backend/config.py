@@ -19,6 +19,8 @@ class BackendConfig:
     """A file of rules for the scripted engine (scripted_replies.py); empty: it repeats its fixed text."""
     send_cost_us: float = 250.0
     """CPU that one response costs in stub, server and client together."""
+    letter_cost_us: float = 100.0
+    """CPU that each stream costs the client in a response that several share (mailbox.py)."""
     send_share: float = 0.05
     """Share of one core that may be spent on sending while streams run."""
     max_hold_ms: float = 250.0

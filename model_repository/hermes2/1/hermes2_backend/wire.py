@@ -1,15 +1,16 @@
 """The tensors of `hermes2`: a superset of those of NVIDIA's vLLM backend. Knows names, types and shapes, not Triton.
 
 Inputs of NVIDIA's interface: text_input, stream, sampling_parameters, exclude_input_in_output, return_*.
-Ours beside them: input_ids, cache_salt, traceparent, return_token_ids, return_num_cached_tokens, return_error, probe.
+Ours beside them: input_ids, cache_salt, traceparent, return_token_ids, return_num_cached_tokens, return_error, mailbox, probe.
 config.pbtxt declares the same tables, and a contract test holds the two together.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +20,9 @@ from .generation import Delta, Generation, TokenLogprob
 
 LOWEST_LOGPROB = -9999.0
 """What a guided generation forbids has -inf, which JSON lacks; this is OpenAI's own floor."""
+
+MAILED = frozenset({"finish_reason", "num_output_tokens", "num_cached_tokens"})
+"""What a letter tells beside the text: a generation that asks for more has no use for a mailbox."""
 
 Tensors = Mapping[str, NDArray[np.generic]]
 
@@ -39,6 +43,7 @@ INPUTS: Mapping[str, str] = {
     "return_error": "TYPE_BOOL",
     "cache_salt": "TYPE_STRING",
     "traceparent": "TYPE_STRING",
+    "mailbox": "TYPE_STRING",
     "probe": "TYPE_STRING",
 }
 OUTPUTS: Mapping[str, str] = {
@@ -52,6 +57,8 @@ OUTPUTS: Mapping[str, str] = {
     "token_ids": "TYPE_INT32",
     "prompt_logprobs": "TYPE_STRING",
     "error": "TYPE_STRING",
+    "mail": "TYPE_STRING",
+    "num_mailed": "TYPE_UINT32",
     "probe_output": "TYPE_STRING",
 }
 RETURNS = tuple(
@@ -78,6 +85,9 @@ def decode(inputs: Tensors, parameters: str, max_n: int) -> Generation:
         raise InvalidArgument("must not be false when streaming", "exclude_input_in_output")
     if exclude is False and prompt_text is None:
         raise InvalidArgument("must not be false with input_ids, which have no text", "exclude_input_in_output")
+    returns = frozenset(name for name in RETURNS if flag(inputs, f"return_{name}"))
+    if "mailbox" in inputs and returns - MAILED:
+        raise InvalidArgument(f"cannot carry {', '.join(sorted(returns - MAILED))}", "mailbox")
     sampling_text = text(inputs, "sampling_parameters")
     return Generation(
         prompt_ids=None if ids is None else ids.ravel().tolist(),
@@ -85,7 +95,7 @@ def decode(inputs: Tensors, parameters: str, max_n: int) -> Generation:
         sampling=sampling.parse(parameters if sampling_text is None else sampling_text, max_n),
         stream=stream,
         prepend_input=prompt_text is not None and not stream and not exclude,
-        returns=frozenset(name for name in RETURNS if flag(inputs, f"return_{name}")),
+        returns=returns,
         cache_salt=text(inputs, "cache_salt") or None,
         traceparent=text(inputs, "traceparent") or None,
     )
@@ -97,6 +107,11 @@ def wants_structured_error(inputs: Tensors) -> bool:
         return flag(inputs, "return_error") or False
     except InvalidArgument:
         return False
+
+
+def is_mailbox(inputs: Tensors) -> bool:
+    """Whether the request opens a mailbox; with a prompt it names one."""
+    return "mailbox" in inputs and "text_input" not in inputs and "input_ids" not in inputs
 
 
 def encode(delta: Delta, generation: Generation) -> dict[str, NDArray[np.generic]]:
@@ -122,6 +137,24 @@ def encode(delta: Delta, generation: Generation) -> dict[str, NDArray[np.generic
     if "prompt_logprobs" in returns:
         tensors["prompt_logprobs"] = strings([logprobs_json(delta.prompt_logprobs)])
     return tensors
+
+
+def encode_mail(letters: Iterable[tuple[str, Delta]]) -> dict[str, NDArray[np.generic]]:
+    """One MessagePack array of [request id, num_cached_tokens, [[index, text, num_output_tokens, finish_reason or nil], ...]]
+    with those sequences only that gained something."""
+    mail = [
+        (
+            request_id,
+            delta.num_cached_tokens,
+            [
+                (index, s.text, len(s.token_ids), s.finish_reason)
+                for index, s in enumerate(delta.sequences)
+                if s.text or s.token_ids or s.finish_reason
+            ],
+        )
+        for request_id, delta in letters
+    ]
+    return {"mail": np.asarray([msgspec.msgpack.encode(mail)], dtype=np.object_)}
 
 
 def encode_error(error: BackendError) -> dict[str, NDArray[np.generic]]:

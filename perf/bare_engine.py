@@ -1,0 +1,38 @@
+"""The engine alone, asked by lines of JSON: `{"prompt_ids": [...]}` in, `{"ttft_s": seconds, "total_s": seconds}` out.
+
+Needs .venv-engine, and our launcher's environment for the engine; its argument is a JSON object of AsyncEngineArgs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+from hermes2_backend.generation import Generation
+from hermes2_backend.vllm_engine import VllmEngine
+
+from perf.headline import ANSWER_TOKENS
+
+
+async def serve(arguments: dict[str, object]) -> None:
+    engine = VllmEngine(arguments)
+    await engine.warm_up()
+    print("ready", flush=True)
+    for number in range(sys.maxsize):
+        line = await asyncio.to_thread(sys.stdin.readline)
+        if not line:
+            break
+        prompt_ids = json.loads(line)["prompt_ids"]
+        sampling = {"max_tokens": ANSWER_TOKENS, "ignore_eos": True, "temperature": 0.7}
+        asked = Generation(prompt_ids, None, sampling, True, False, frozenset(), cache_salt="bare")
+        first_s, begin = 0.0, time.perf_counter()
+        async for _ in engine.generate(asked, f"bare-{number}"):
+            first_s = first_s or time.perf_counter() - begin
+        print(json.dumps({"ttft_s": first_s, "total_s": time.perf_counter() - begin}), flush=True)
+    engine.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(json.loads(sys.argv[1])))

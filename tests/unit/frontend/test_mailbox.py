@@ -1,0 +1,146 @@
+"""frontend.triton.mailbox: letters and a stream's own end come together in their order, or the stream fails."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack, aclosing
+
+import msgspec
+import pytest
+
+from frontend.domain.errors import Unavailable
+from frontend.domain.generation import GenerationRequest, Sampling
+from frontend.triton import mailbox as mailboxes
+from frontend.triton.mailbox import STREAMS, Mailbox
+
+REQUEST = GenerationRequest(prompt_ids=[1], sampling=Sampling(), stream=True, cache_salt="tests")
+Raw = Mapping[str, bytes]
+
+
+def text(value: bytes) -> bytes:
+    return struct.pack("<I", len(value)) + value
+
+
+def own(said: bytes, num_mailed: int, finish: bytes = b"stop") -> Raw:
+    """A response of a stream's own call."""
+    return {
+        "text_output": text(said),
+        "finish_reason": text(finish),
+        "num_output_tokens": struct.pack("<I", 1),
+        "num_cached_tokens": struct.pack("<I", 0),
+        "num_mailed": struct.pack("<I", num_mailed),
+    }
+
+
+def mail(**said: str) -> Raw:
+    """A response of the mailbox: what each request gained."""
+    letters = [(request_id, 0, [(0, words, 1, None)]) for request_id, words in said.items()]
+    return {"mail": text(msgspec.msgpack.encode(letters))}
+
+
+class Calls:
+    """What Triton would answer."""
+
+    def __init__(self) -> None:
+        self.mails: asyncio.Queue[Raw | Exception | None] = asyncio.Queue()
+        self.opened = 0
+
+    async def infer(self, message: object) -> AsyncGenerator[Raw, None]:
+        self.opened += 1
+        while (mail := await self.mails.get()) is not None:
+            if isinstance(mail, Exception):
+                raise mail
+            yield mail
+
+
+async def responses(*each: Raw | Exception) -> AsyncGenerator[Raw, None]:
+    for response in each:
+        if isinstance(response, Exception):
+            raise response
+        yield response
+
+
+async def words(mailbox: Mailbox, request_id: str, *each: Raw | Exception) -> str:
+    """All that a stream says. `each`: what its own call brings."""
+    async with aclosing(mailbox.deltas(request_id, mailboxes.Inbox(REQUEST), responses(*each))) as deltas:
+        return "".join([choice.text async for delta in deltas for choice in delta.choices])
+
+
+async def opened(calls: Calls) -> Mailbox:
+    mailbox = Mailbox(calls.infer)
+    with ExitStack() as streams:
+        for _ in range(STREAMS):
+            assert streams.enter_context(mailbox.stream()) is None
+    calls.mails.put_nowait(mail())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert calls.opened == 1
+    with mailbox.stream() as name:
+        assert name is not None
+    return mailbox
+
+
+async def test_an_end_that_overtook_its_letters_waits_for_them() -> None:
+    """Two calls of one connection keep no order between them."""
+    calls = Calls()
+    mailbox = await opened(calls)
+    one = asyncio.create_task(words(mailbox, "one", own(b"c", 2)))
+    two = asyncio.create_task(words(mailbox, "two", own(b"C", 1)))
+    await asyncio.sleep(0.01)
+    for each in (mail(one="a"), mail(two="B", one="b"), mail(nobody="x")):
+        calls.mails.put_nowait(each)
+    assert await asyncio.gather(one, two) == ["abc", "BC"]
+
+
+async def test_a_stream_whose_letters_are_lost_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not end as if nothing were missing, nor wait for ever."""
+    monkeypatch.setattr(mailboxes, "PATIENCE_S", 0.05)
+    mailbox = await opened(Calls())
+    with pytest.raises(Unavailable, match="lost"):
+        await words(mailbox, "one", own(b"c", 1))
+
+
+async def test_a_mailbox_that_breaks_fails_its_streams() -> None:
+    """And is not named again."""
+    calls = Calls()
+    mailbox = await opened(calls)
+    never: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
+
+    async def silent() -> AsyncGenerator[Raw, None]:
+        yield await never
+
+    one = asyncio.create_task(anext(mailbox.deltas("one", mailboxes.Inbox(REQUEST), silent())))
+    await asyncio.sleep(0.01)
+    calls.mails.put_nowait(Unavailable("gone"))
+    with pytest.raises(Unavailable, match="gone"):
+        await one
+    with mailbox.stream() as name:
+        assert name is None
+
+
+async def test_a_mailbox_that_the_model_closes_fails_nobody() -> None:
+    """A stream that named it too late gets all by its own call."""
+    calls = Calls()
+    mailbox = await opened(calls)
+    calls.mails.put_nowait(None)
+    assert await words(mailbox, "one", own(b"a", 0, b"None"), own(b"b", 0)) == "ab"
+    with mailbox.stream() as name:
+        assert name is None
+
+
+async def test_the_failure_of_its_own_call_ends_a_stream() -> None:
+    mailbox = await opened(Calls())
+    with pytest.raises(Unavailable, match="busy"):
+        await words(mailbox, "one", Unavailable("busy"))
+
+
+async def test_few_streams_open_none() -> None:
+    calls = Calls()
+    mailbox = Mailbox(calls.infer)
+    with ExitStack() as streams:
+        for _ in range(STREAMS - 1):
+            streams.enter_context(mailbox.stream())
+        await asyncio.sleep(0.01)
+    assert calls.opened == 0
