@@ -24,6 +24,7 @@ from frontend.domain.messages import Chat, Message
 from frontend.settings import ROOT
 from perf import headline, machine, open_loop, plot, service, vllm_server
 from perf.nvidia import literal
+from perf.overload_load import percentile
 
 TARGET_S = 0.005
 """Added at the median, at most."""
@@ -45,20 +46,18 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 class BareEngine:
-    def __init__(self, process: subprocess.Popen[str], renderer: PromptRenderer) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], renderer: PromptRenderer) -> None:
         self._process = process
         self._renderer = renderer
 
     def ask(self, said: str) -> Times:
         turns = self._renderer.turns(Chat(messages=[Message("user", said)]))
-        return msgspec.json.decode(self._line(json.dumps({"prompt_ids": self._renderer.prompt(turns)})), type=Times)
-
-    def _line(self, sent: str) -> str:
+        asked = msgspec.json.encode({"prompt_ids": self._renderer.prompt(turns)})
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(sent + "\n")
+        self._process.stdin.write(asked + b"\n")
         self._process.stdin.flush()
-        return self._process.stdout.readline()
+        return msgspec.json.decode(self._process.stdout.readline(), type=Times)
 
 
 @contextmanager
@@ -79,12 +78,11 @@ def bare_engine() -> Iterator[BareEngine]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                text=True,
                 start_new_session=True,
             )
         try:
             assert process.stdout is not None
-            while (line := process.stdout.readline()) and line.strip() != "ready":
+            while (line := process.stdout.readline()) and line.strip() != b"ready":
                 pass  # vLLM's own log
             if not line:
                 raise RuntimeError("the engine does not start:\n" + log.read_text(errors="replace")[-4000:])
@@ -161,7 +159,7 @@ def report(found: Sequence[Pair]) -> str:
 
 
 def quartiles(values: Sequence[float]) -> str:
-    low, middle, high = (1e3 * open_loop.percentile(values, share) for share in (0.25, 0.5, 0.75))
+    low, middle, high = (1e3 * percentile(values, share) for share in (0.25, 0.5, 0.75))
     return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
 

@@ -184,14 +184,14 @@ def letters(mailbox: RecordingResponder) -> list[tuple[str, str]]:
     return [(request_id, gained[0][1]) for mail in mails for request_id, _, gained in mail]
 
 
-NAMED = {"mailbox": np.asarray([b"mine"], np.object_)}
+NAME = np.asarray([b"mine"], np.object_)
 
 
 def test_a_mailbox_brings_all_but_the_end(backend: Backend) -> None:
     """Its first response, which is empty, says that it is open."""
     mailbox, responder = open_mailbox(backend), RecordingResponder()
     assert letters(mailbox) == []
-    backend.submit(responder, inputs(**NAMED), "", "one")
+    backend.submit(responder, inputs(mailbox=NAME), "", "one")
     assert responder.over.wait(5)
     assert {request_id for request_id, _ in letters(mailbox)} == {"one"}
     assert "".join(text for _, text in letters(mailbox)) + responder.text == "Paris is the capital of"
@@ -203,12 +203,12 @@ def test_a_mailbox_brings_all_but_the_end(backend: Backend) -> None:
 def test_a_mailbox_that_nobody_names_is_closed(backend: Backend) -> None:
     """Not while a generation does; one that names it afterwards gets everything by its own way."""
     mailbox, responder = open_mailbox(backend), RecordingResponder()
-    backend.submit(responder, inputs('{"max_tokens": 300}', **NAMED), "", "one")
+    backend.submit(responder, inputs('{"max_tokens": 300}', mailbox=NAME), "", "one")
     assert responder.over.wait(5)
     assert mailbox.finals == 0
     assert mailbox.over.wait(5)
     late = RecordingResponder()
-    backend.submit(late, inputs(**NAMED), "", "two")
+    backend.submit(late, inputs(mailbox=NAME), "", "two")
     assert late.over.wait(5)
     assert late.text == "Paris is the capital of"
     assert mailbox.finals == 1
@@ -230,7 +230,7 @@ def test_a_mailbox_is_nobody_elses(backend: Backend) -> None:
 
 def test_letters_do_not_carry_log_probabilities(backend: Backend) -> None:
     responder = RecordingResponder()
-    backend.submit(responder, inputs(return_logprobs=np.asarray([True]), **NAMED), "", "one")
+    backend.submit(responder, inputs(return_logprobs=np.asarray([True]), mailbox=NAME), "", "one")
     assert responder.over.wait(5)
     assert [(error.code, error.param) for error in responder.errors] == [("INVALID_ARG", "mailbox")]
 
@@ -240,7 +240,7 @@ def test_stopping_does_not_wait_for_a_mailbox() -> None:
     backend = Backend(BackendConfig(engine="scripted", scripted_token_interval_ms=1, drain_timeout_s=20), print)
     backend.start()
     mailbox, responder = open_mailbox(backend), RecordingResponder()
-    backend.submit(responder, inputs('{"max_tokens": 50}', **NAMED), "", "one")
+    backend.submit(responder, inputs('{"max_tokens": 50}', mailbox=NAME), "", "one")
     until(lambda: bool(letters(mailbox)))
     started = time.monotonic()
     backend.stop()

@@ -343,6 +343,19 @@ def test_what_ends_a_stream_says_how_many_letters_went_before(sender: Sender, ma
     assert (own.sent, own.num_mailed) == ([("bc", True)], [1])
 
 
+def test_an_end_is_not_taken_by_the_mail_before_it(sender: Sender, clock: Clock, mailbox: Mailbox) -> None:
+    """A mail that is due when the end comes leaves first, and without it."""
+    stream, own = open_in(sender, mailbox, "one")
+    sender.post(stream, delta("a"))
+    settle(sender)
+    sender.post(stream, delta("b"))
+    clock.now = 0.05
+    sender.post(stream, delta("c", finished=True))
+    settle(sender)
+    assert "".join(text for each in mails(mailbox) for _, text in each) + own.sent[-1][0] == "abc"
+    assert (own.finals, own.num_mailed) == (1, [len(mails(mailbox))])
+
+
 def test_a_mailbox_that_cannot_be_sent_to_is_closed(sender_log: list[str], clock: Clock, cancels: list[Stream]) -> None:
     """Its request is cancelled and told; streams that name it come to their ends, which say what is missing."""
     sender = make_sender(clock, cancels, sender_log)

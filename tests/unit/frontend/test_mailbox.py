@@ -91,7 +91,7 @@ async def test_an_end_that_overtook_its_letters_waits_for_them() -> None:
     await asyncio.sleep(0.01)
     for each in (mail(one="a"), mail(two="B", one="b"), mail(nobody="x")):
         calls.mails.put_nowait(each)
-    assert await asyncio.gather(one, two) == ["abc", "BC"]
+    assert (await one, await two) == ("abc", "BC")
 
 
 async def test_a_stream_whose_letters_are_lost_fails(monkeypatch: pytest.MonkeyPatch) -> None:

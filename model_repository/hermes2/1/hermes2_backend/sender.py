@@ -242,7 +242,7 @@ class Sender:
         letters = []
         with self._changed:
             for stream in mailbox.waiting:
-                if stream.pending is not None and not stream.closed:
+                if stream.pending is not None and not stream.pending.finished and not stream.closed:
                     letters.append((stream.request_id, stream.pending))
                     stream.pending = None
                     stream.num_mailed += 1
