@@ -21,6 +21,8 @@ from tests.support.database import PostgresServer, empty, opened, postgres_serve
 from tests.support.otlp import Collector, collector
 from tests.support.stack import MODELS, Stack
 
+UNIT = settings.ROOT / "tests/unit"
+
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport() -> Generator[None, object, object]:
@@ -31,6 +33,13 @@ def pytest_runtest_makereport() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With two processes (`make test`) one of them has the stacks and the servers, and the other the rest."""
+    for item in items:
+        if UNIT not in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("stacks"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz import campaign
 
-SEED, SECONDS = 1, 60
+SEED, SECONDS = 1, 45
 
 
 @pytest.mark.clients

@@ -23,7 +23,7 @@ from frontend.domain.hermes.prompt import PromptRenderer
 from frontend.domain.messages import Chat, Message, Role, ToolStyle
 from frontend.domain.tools import Tool, ToolCall
 
-CASES = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+CASES = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Model:
@@ -201,7 +201,7 @@ class TestTools:
 
 
 class TestTemplate:
-    @settings(CASES, max_examples=1500)
+    @settings(CASES, max_examples=700)
     @given(messages=chats(BENIGN | PROSE))
     def test_benign_chats_equal_the_template(self, model: Model, messages: list[Message]) -> None:
         """A chat without control tokens in it encodes to exactly the ids of the model's own template: 3,000 of them over both
