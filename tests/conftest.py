@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import gzip
 import json
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from deploy.launcher import embedder, models
+from deploy.launcher.family import AUTOGROUP
 from frontend import settings
 from frontend.db.database import SqlDatabase
 from frontend.db.engines import sqlite_url
@@ -40,6 +43,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if UNIT not in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("stacks"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ and UNIT in item.path.parents:
+        stand_back()
+
+
+@functools.cache
+def stand_back() -> None:
+    """Behind the stacks of the other process: an engine that compiles would wait for every unit test. In a session of its own,
+    as niceness counts within one alone where the kernel shares cores between sessions."""
+    os.nice(19)
+    with contextlib.suppress(OSError):  # a kernel without it
+        os.setsid()
+        AUTOGROUP.write_text("19")
 
 
 @pytest.fixture(scope="session")

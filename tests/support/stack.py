@@ -66,7 +66,7 @@ class Stack:
     def log(self) -> str:
         return "\n".join(self.lines)
 
-    def start(self, timeout_s: float = 180) -> Stack:
+    def start(self, timeout_s: float = 300) -> Stack:
         self.lines = []
         self._process = subprocess.Popen(
             [str(BIN / "hermes2"), "serve"],
