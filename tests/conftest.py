@@ -38,6 +38,7 @@ def pytest_runtest_makereport() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With two processes (`make test`) one of them has the stacks and the servers, and the other the rest."""
     for item in items:
