@@ -21,7 +21,7 @@ serve:           ## install what is missing, prepare the model, start the servic
 test:            ## every test, against the real Triton, vLLM, Valkey and model
 	@$(PYTHON) deploy/bootstrap.py dev engine clients
 	@$(BIN)/hermes2 model prepare
-	@$(BIN)/pytest --numprocesses 2 --dist loadgroup $(COVERAGE)
+	@$(BIN)/pytest --numprocesses 2 --dist loadscope $(COVERAGE)
 
 test-fast:       ## the tests that start no engine
 	@$(PYTHON) deploy/bootstrap.py dev engine

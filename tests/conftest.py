@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from deploy.launcher import embedder, models
 from deploy.launcher.family import AUTOGROUP
@@ -38,12 +39,15 @@ def pytest_runtest_makereport() -> Generator[None, object, object]:
         gc.enable()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With two processes (`make test`) one of them has the stacks and the servers, and the other the rest."""
-    for item in items:
-        if UNIT not in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("stacks"))
+class StacksTogether(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """With two processes (`make test`) one of them has the stacks and the servers, and the other the unit tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith("tests/unit/") else "stacks"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StacksTogether:
+    return StacksTogether(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
