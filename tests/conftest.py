@@ -59,7 +59,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def stand_back() -> None:
     """Behind the stacks of the other process: an engine that compiles would wait for every unit test. In a session of its own,
     as niceness counts within one alone where the kernel shares cores between sessions."""
-    os.nice(19)
+    os.nice(10)
     with contextlib.suppress(OSError):  # a kernel without it
         os.setsid()
         AUTOGROUP.write_text("19")

@@ -96,12 +96,12 @@ class Mailbox:
 
     @contextmanager
     def stream(self) -> Iterator[str | None]:
-        """Around each generation that could use one; gives the name of the one that is open."""
+        """Around each generation that could use one; gives the name of the one that is open, if several run."""
         self._streams += 1
         if self._streams >= STREAMS and self._reader is None and time.monotonic() >= self._not_before:
             self._reader = asyncio.create_task(self._read(ids.new("mail-")))
         try:
-            yield self._name
+            yield self._name if self._streams >= STREAMS else None
         finally:
             self._streams -= 1
 
