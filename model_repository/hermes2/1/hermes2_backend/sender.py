@@ -60,6 +60,8 @@ class Stream:
     mailbox: Mailbox | None = None
     """By which all deltas go but the last."""
     num_mailed: int = 0
+    is_mailbox: bool = False
+    """It is held back for others' sake, and nobody is for its own."""
     pending: Delta | None = None
     last_sent: float | None = None
     cancel_seen: bool = False
@@ -100,6 +102,7 @@ class Sender:
         self._due: list[Due] = []
         self._order = itertools.count()
         self._open: set[Stream] = set()
+        self._mailboxes = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="hermes2-sender", daemon=True)
 
@@ -139,7 +142,8 @@ class Sender:
                 self._put_in(stream.mailbox, stream, at, gathers)
             elif not gathers:
                 if stream.last_sent is not None:
-                    hold = min(self._max_hold_s, self._hold_per_stream_s * len(self._open))
+                    streams = len(self._open) - self._mailboxes
+                    hold = min(self._max_hold_s, self._hold_per_stream_s * streams)
                     at = max(at, stream.last_sent + hold)
                 self._schedule(at, stream, lambda: self._send_pending(stream))
 
@@ -157,6 +161,9 @@ class Sender:
 
     def post_opened(self, mailbox: Mailbox) -> None:
         """Tells the client that the mailbox can be named."""
+        with self._changed:
+            mailbox.stream.is_mailbox = True
+            self._mailboxes += 1
         self._submit(mailbox.stream, lambda: mailbox.stream.responder.send(wire.encode_mail([]), False))
 
     def post_error(self, stream: Stream, error: BackendError) -> None:
@@ -258,6 +265,7 @@ class Sender:
         stream.closed = True
         with self._changed:
             self._open.discard(stream)
+            self._mailboxes -= stream.is_mailbox
         send()
 
     def _poll(self) -> None:
