@@ -52,7 +52,8 @@ class BareEngine:
 
     def ask(self, said: str) -> Times:
         turns = self._renderer.turns(Chat(messages=[Message("user", said)]))
-        asked = msgspec.json.encode({"prompt_ids": self._renderer.prompt(turns)})
+        prompt_ids = self._renderer.prompt(turns)
+        asked = msgspec.json.encode({"prompt_ids": prompt_ids, "max_tokens": headline.ANSWER_TOKENS})
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(asked + b"\n")

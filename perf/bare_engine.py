@@ -1,4 +1,4 @@
-"""The engine alone, asked by lines of JSON: `{"prompt_ids": [...]}` in, `{"ttft_s": seconds, "total_s": seconds}` out.
+"""The engine alone, asked by lines of JSON: `{"prompt_ids", "max_tokens"}` in, `{"ttft_s", "total_s"}` out, both in seconds.
 
 Needs .venv-engine, and our launcher's environment for the engine; its argument is a JSON object of AsyncEngineArgs.
 """
@@ -13,8 +13,6 @@ import time
 from hermes2_backend.generation import Generation
 from hermes2_backend.vllm_engine import VllmEngine
 
-from perf.headline import ANSWER_TOKENS
-
 
 async def serve(arguments: dict[str, object]) -> None:
     engine = VllmEngine(arguments)
@@ -24,9 +22,9 @@ async def serve(arguments: dict[str, object]) -> None:
         line = await asyncio.to_thread(sys.stdin.readline)
         if not line:
             break
-        prompt_ids = json.loads(line)["prompt_ids"]
-        sampling = {"max_tokens": ANSWER_TOKENS, "ignore_eos": True, "temperature": 0.7}
-        asked = Generation(prompt_ids, None, sampling, True, False, frozenset(), cache_salt="bare")
+        given = json.loads(line)
+        sampling = {"max_tokens": given["max_tokens"], "ignore_eos": True, "temperature": 0.7}
+        asked = Generation(given["prompt_ids"], None, sampling, True, False, frozenset(), cache_salt="bare")
         first_s, begin = 0.0, time.perf_counter()
         async for _ in engine.generate(asked, f"bare-{number}"):
             first_s = first_s or time.perf_counter() - begin
