@@ -188,7 +188,9 @@ def path_command(streams: str, seconds: float, report: Path | None) -> None:
 
 @main.command("added", help="What frontend and Triton add to the first token of a service that has nothing else to do.")
 @click.option("--chats", default=100, show_default=True, help="One after the other.")
-@click.option("--pause", default=0.3, show_default=True, help="Seconds before each.")
+@click.option(
+    "--pause", default=3.0, show_default=True, help="Seconds before each; vLLM's workers spin after a request."
+)
 @click.option("--report", type=click.Path(path_type=Path), help="Write the table to this file, too.")
 def added_command(chats: int, pause: float, report: Path | None) -> None:
     found = added.measure(chats, pause, lambda line: click.echo(line, err=True))
