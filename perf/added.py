@@ -23,7 +23,6 @@ from frontend.domain.hermes.prompt import PromptRenderer
 from frontend.domain.messages import Chat, Message
 from frontend.settings import ROOT
 from perf import headline, machine, open_loop, plot, service, vllm_server
-from perf.nvidia import literal
 from perf.overload_load import percentile
 
 TARGET_S = 0.005
@@ -65,16 +64,13 @@ class BareEngine:
 def bare_engine() -> Iterator[BareEngine]:
     with TemporaryDirectory() as home:
         ours = vllm_server.prepared(home, {})
-        given = {
-            n.removeprefix("vllm."): literal(v) for n, v in ours.triton.parameters().items() if n.startswith("vllm.")
-        }
         environment = dict(ours.triton.command().environment)
         environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'model_repository/hermes2/1'}"
         python = ours.settings.engine.environment / "bin/python"
         log = Path(home) / "engine.log"
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                [python, "-m", "perf.bare_engine", json.dumps(given)],
+                [python, "-m", "perf.bare_engine", json.dumps(vllm_server.engine_args(ours.triton.parameters()))],
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

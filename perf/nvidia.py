@@ -72,16 +72,7 @@ def write_repository(target: Path, checkout: Path, parameters: Mapping[str, str]
     (version / "model.py").rename(version / "nvidia_backend.py")
     shutil.copy(Path(__file__).parent / ENTRY, version)
     (version.parent / "config.pbtxt").write_text(CONFIG)
-    given = {name.removeprefix("vllm."): text for name, text in parameters.items() if name.startswith("vllm.")}
-    (version / "model.json").write_text(json.dumps({name: literal(text) for name, text in given.items()}))
-
-
-def literal(text: str) -> object:
-    """JSON where the text is such, else the text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    (version / "model.json").write_text(json.dumps(vllm_server.engine_args(parameters)))
 
 
 def is_ready(grpc_port: int) -> bool:

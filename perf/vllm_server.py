@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -87,10 +88,26 @@ def running(kind: Kind, **overrides: object) -> Iterator[VllmServer]:
             service.stop(process)
 
 
+def given(parameters: Mapping[str, str]) -> dict[str, str]:
+    """Those of AsyncEngineArgs among the parameters of our config.pbtxt; values are JSON or text."""
+    return {name.removeprefix("vllm."): value for name, value in parameters.items() if name.startswith("vllm.")}
+
+
+def engine_args(parameters: Mapping[str, str]) -> dict[str, object]:
+    return {name: literal(text) for name, text in given(parameters).items()}
+
+
+def literal(text: str) -> object:
+    """JSON where the text is such, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def arguments(parameters: Mapping[str, str]) -> Iterator[str]:
-    """Those of `vllm serve` for ours of AsyncEngineArgs; values are JSON or text."""
-    given = {name.removeprefix("vllm."): value for name, value in parameters.items() if name.startswith("vllm.")}
-    for name, value in given.items():
+    """Those of `vllm serve`."""
+    for name, value in given(parameters).items():
         option = "--" + name.replace("_", "-")
         if value in ("true", "false"):
             yield option if value == "true" else option.replace("--", "--no-", 1)
