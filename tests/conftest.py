@@ -25,7 +25,8 @@ from tests.support.database import PostgresServer, empty, opened, postgres_serve
 from tests.support.otlp import Collector, collector
 from tests.support.stack import MODELS, Stack
 
-UNIT = settings.ROOT / "tests/unit"
+UNIT = "tests/unit/"
+"""How the ids of those tests begin that need no stack."""
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -43,7 +44,7 @@ class StacksTogether(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no
     """With two processes (`make test`) one of them has the stacks and the servers, and the other the unit tests."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if nodeid.startswith("tests/unit/") else "stacks"
+        return nodeid if nodeid.startswith(UNIT) else "stacks"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StacksTogether:
@@ -51,7 +52,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StacksTogeth
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if "PYTEST_XDIST_WORKER" in os.environ and UNIT in item.path.parents:
+    if "PYTEST_XDIST_WORKER" in os.environ and item.nodeid.startswith(UNIT):
         stand_back()
 
 

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 
+import structlog
+
 from frontend.domain import ids
 from frontend.domain.errors import Unavailable
 from frontend.domain.generation import GenerationDelta, GenerationRequest
@@ -23,6 +25,8 @@ PAUSE_S = 1.0
 """After one that was lost, or could not be opened."""
 PATIENCE_S = 5.0
 """With letters that left before an end that is here."""
+
+log = structlog.get_logger("hermes2.mailbox")
 
 Responses = AsyncGenerator[Mapping[str, bytes], None]
 
@@ -128,9 +132,11 @@ class Mailbox:
                     for request_id, delta in wire.parse_mail(raw):
                         if inbox := self._inboxes.get(request_id):
                             inbox.put(delta)
-        except Exception as exc:  # raised by each of the streams
+        except Exception as exc:
+            log.warning("mailbox_lost", error=getattr(exc, "code", type(exc).__name__))
             self._not_before = time.monotonic() + PAUSE_S
             for inbox in self._inboxes.values():
-                inbox.fail(exc)
+                if inbox.has_mail:  # the others' own calls begin anew, or tell what is lost
+                    inbox.fail(exc)
         finally:
             self._name = self._reader = None

@@ -13,7 +13,7 @@ SEED, SECONDS = 1, 45
 
 @pytest.mark.clients
 def test_the_api_is_what_its_page_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A minute of generated requests: no 5xx, nothing undocumented, nothing invalid taken, no process lost."""
+    """Three quarters of a minute of generated requests: no 5xx, nothing undocumented, nothing invalid taken, no process lost."""
     with campaign.service(tmp_path / "home") as stack:
         report = campaign.run(stack, tmp_path, SEED, SECONDS)
         answered = campaign.answers(stack)

@@ -224,8 +224,20 @@ def test_a_mailbox_of_a_client_that_left_is_closed(backend: Backend) -> None:
 def test_a_mailbox_is_nobody_elses(backend: Backend) -> None:
     """A second one of the same name is refused, and the first one goes on."""
     mailbox = open_mailbox(backend)
-    assert [error.code for error in open_mailbox(backend).errors] == ["UNAVAILABLE"]
+    assert [error.code for error in open_mailbox(backend).errors] == ["INVALID_ARG"]
     assert mailbox.finals == 0
+
+
+@pytest.mark.parametrize(("name", "request_id"), [("", "one"), ("mine", "")])
+def test_a_mailbox_has_a_name_and_its_letters_have_an_id(backend: Backend, name: str, request_id: str) -> None:
+    """An empty name would be that of all requests that name none; a letter without an id would find nobody."""
+    opening, naming = RecordingResponder(), RecordingResponder()
+    named = np.asarray([name.encode()], np.object_)
+    backend.submit(opening, {"mailbox": named}, "", request_id)
+    backend.submit(naming, inputs(mailbox=named), "", request_id)
+    for responder in (opening, naming):
+        assert responder.over.wait(5)
+        assert [(error.code, error.param) for error in responder.errors] == [("INVALID_ARG", "mailbox")]
 
 
 def test_letters_do_not_carry_log_probabilities(backend: Backend) -> None:

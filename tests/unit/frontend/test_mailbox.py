@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from frontend.domain.errors import Unavailable
-from frontend.domain.generation import GenerationRequest, Sampling
+from frontend.domain.generation import GenerationDelta, GenerationRequest, Sampling
 from frontend.triton import mailbox as mailboxes
 from frontend.triton.mailbox import STREAMS, Mailbox
 
@@ -64,7 +64,11 @@ async def responses(*each: Raw | Exception) -> AsyncGenerator[Raw, None]:
 
 async def words(mailbox: Mailbox, request_id: str, *each: Raw | Exception) -> str:
     """All that a stream says. `each`: what its own call brings."""
-    async with aclosing(mailbox.deltas(request_id, mailboxes.Inbox(REQUEST), responses(*each))) as deltas:
+    return await said(mailbox.deltas(request_id, mailboxes.Inbox(REQUEST), responses(*each)))
+
+
+async def said(deltas: AsyncGenerator[GenerationDelta, None]) -> str:
+    async with aclosing(deltas):
         return "".join([choice.text async for delta in deltas for choice in delta.choices])
 
 
@@ -107,8 +111,8 @@ async def test_a_stream_whose_letters_are_lost_fails(monkeypatch: pytest.MonkeyP
         await words(mailbox, "one", own(b"c", 1))
 
 
-async def test_a_mailbox_that_breaks_fails_its_streams() -> None:
-    """And is not named again."""
+async def test_a_mailbox_that_breaks_fails_who_had_mail() -> None:
+    """Of the others nothing is lost yet: their own calls go on, or are made anew. And it is not named again."""
     calls = Calls()
     mailbox = await opened(calls)
     never: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
@@ -116,11 +120,20 @@ async def test_a_mailbox_that_breaks_fails_its_streams() -> None:
     async def silent() -> AsyncGenerator[Raw, None]:
         yield await never
 
-    one = asyncio.create_task(anext(mailbox.deltas("one", mailboxes.Inbox(REQUEST), silent())))
+    one = mailbox.deltas("one", mailboxes.Inbox(REQUEST), silent())
+    calls.mails.put_nowait(mail(one="a"))
+    assert [choice.text for choice in (await anext(one)).choices] == ["a"]
+
+    async def late() -> AsyncGenerator[Raw, None]:
+        await asyncio.sleep(0.05)
+        yield own(b"all", 0)
+
+    two = asyncio.create_task(said(mailbox.deltas("two", mailboxes.Inbox(REQUEST), late())))
     await asyncio.sleep(0.01)
     calls.mails.put_nowait(Unavailable("gone"))
     with pytest.raises(Unavailable, match="gone"):
-        await one
+        await anext(one)
+    assert await two == "all"
     assert names(mailbox) == [None] * STREAMS
 
 

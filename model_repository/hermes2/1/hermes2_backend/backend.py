@@ -134,7 +134,7 @@ class Backend:
                 answer = await self._probe(wire.text(inputs, "probe") or "")
                 self._sender.post_final(stream, wire.encode_probe(answer))
             elif wire.is_mailbox(inputs):
-                await self._keep_mailbox(stream, wire.text(inputs, "mailbox") or "")
+                await self._keep_mailbox(stream, inputs)
                 self._sender.post_end(stream)
             else:
                 await self._generate(stream, inputs, parameters)
@@ -149,11 +149,13 @@ class Backend:
         if self._draining:
             raise Unavailable("the server is shutting down")
         stream.generation = wire.decode(inputs, parameters, self._engine.max_n)
-        stream.mailbox = self._mailboxes.get(wire.text(inputs, "mailbox") or "")
+        name = wire.mailbox(inputs, stream.request_id)
+        stream.mailbox = self._mailboxes.get(name) if name is not None else None
         if stream.mailbox is None:
             await self._run(stream, stream.generation)
             return
         stream.mailbox.users += 1
+        stream.mailbox.named = True
         try:
             await self._run(stream, stream.generation)
         finally:
@@ -171,17 +173,20 @@ class Backend:
         if last is None or not last.finished:
             raise Internal("the engine ended the generation without finishing it")
 
-    async def _keep_mailbox(self, stream: Stream, name: str) -> None:
+    async def _keep_mailbox(self, stream: Stream, inputs: Tensors) -> None:
         """Until nobody has named it for a while: a client that closed it itself might do so while a response leaves, and
         such a request stays in Triton (24.10) for ever. One that names it later gets all by its own way."""
-        if self._draining or name in self._mailboxes:
-            raise Unavailable("the server is shutting down" if self._draining else "this mailbox is open")
+        name = wire.mailbox(inputs, stream.request_id)
+        assert name is not None
+        if self._draining:
+            raise Unavailable("the server is shutting down")
+        if name in self._mailboxes:
+            raise InvalidArgument("is open already", "mailbox")
         mailbox = self._mailboxes[name] = Mailbox(stream)
         self._sender.post_opened(mailbox)
         try:
-            unused = False
-            while mailbox.users or not unused:
-                unused = not mailbox.users
+            while mailbox.users or mailbox.named:
+                mailbox.named = False
                 await asyncio.sleep(LINGER_S)
         finally:
             del self._mailboxes[name]

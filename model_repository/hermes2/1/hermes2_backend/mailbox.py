@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from .sender import Stream
 
 LINGER_S = 2.0
-"""So long an unused mailbox stays open."""
+"""So long at least a mailbox stays open that nobody names."""
 
 
 @dataclass(eq=False, slots=True)
 class Mailbox:
-    """`users` belongs to the loop thread; all else is written under the sender's lock."""
+    """`users` and `named` belong to the loop thread; all else is written under the sender's lock."""
 
     stream: Stream
     """The way of its own request."""
     users: int = 0
     """Generations that name it."""
+    named: bool = True
+    """Since it was last looked at."""
     waiting: list[Stream] = field(default_factory=list)
     """Those with something pending."""
     last_sent: float = -math.inf

@@ -114,6 +114,16 @@ def is_mailbox(inputs: Tensors) -> bool:
     return "mailbox" in inputs and "text_input" not in inputs and "input_ids" not in inputs
 
 
+def mailbox(inputs: Tensors, request_id: str) -> str | None:
+    """The name of the one that the request opens or names. Raises InvalidArgument."""
+    name = text(inputs, "mailbox")
+    if name == "":
+        raise InvalidArgument("must not be empty", "mailbox")
+    if name is not None and not request_id:
+        raise InvalidArgument("needs a request id, which stands on each letter", "mailbox")
+    return name
+
+
 def encode(delta: Delta, generation: Generation) -> dict[str, NDArray[np.generic]]:
     """The tensors of one response: per-sequence ones (n,), token_ids (sum of num_output_tokens,), counts (1,)."""
     sequences, returns = delta.sequences, generation.returns
