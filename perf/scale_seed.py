@@ -18,7 +18,8 @@ import asyncpg  # type: ignore[import-untyped]  # it publishes no types
 import msgspec
 
 from frontend.db.engines import sqlite_path
-from frontend.db.models import ConversationRow, ItemRow, ResponseRow
+from frontend.db.labels import digest
+from frontend.db.models import ConversationLabelRow, ConversationRow, ItemRow, ResponseRow
 from frontend.domain import ids
 
 ITEMS_OF_A_TURN = 2
@@ -33,6 +34,7 @@ SAMPLED = 0.02
 CACHE_KIB = 2 * 2**20
 """SQLite's page cache meanwhile: ids are random, and so are the places of indexes that they go to."""
 CONVERSATION, RESPONSE, ITEM = ConversationRow.__tablename__, ResponseRow.__tablename__, ItemRow.__tablename__
+LABEL = ConversationLabelRow.__tablename__
 
 Put = Callable[[str, Sequence[str], Sequence[tuple[Any, ...]]], Awaitable[None]]
 """Table, columns, rows."""
@@ -63,6 +65,7 @@ class ItemTemplate(Template):
 
 class Templates(msgspec.Struct, frozen=True):
     conversation: Template
+    label: Template
     response: Template
     question: ItemTemplate
     answer: ItemTemplate
@@ -71,6 +74,7 @@ class Templates(msgspec.Struct, frozen=True):
     async def read(cls, url: str) -> Templates:
         """From a database that has one conversation with one turn."""
         (conversation,), (response,) = await rows_of(url, CONVERSATION), await rows_of(url, RESPONSE)
+        label, *_ = await rows_of(url, LABEL)
         question, answer = sorted(await rows_of(url, ITEM), key=lambda row: bool(row["is_output"]))
         return cls(
             Template(
@@ -78,6 +82,7 @@ class Templates(msgspec.Struct, frozen=True):
                 *("id", "metadata", "created_at", "last_active_at", "head", "item_count", "version"),
                 *("trim_upto", "trim_summary", "trim_summarised_upto"),
             ),
+            Template(label, "id", "label", "created_at"),
             Template(response, "id", "conversation_id", "created_at", "completed_at"),
             ItemTemplate(question),
             ItemTemplate(answer),
@@ -107,12 +112,19 @@ class Seeder:
     async def _block(self, put: Put, some: Sequence[str], turns: int, seen: int | None) -> None:
         items = ITEMS_OF_A_TURN * turns
         trim = (0, None, 0) if seen is None else (items - seen, "They talked about France.", items - seen)
-        template = self._templates.conversation
+        template, label = self._templates.conversation, self._templates.label
+        numbered = list(enumerate(some, self.conversations))
         rows = [
             template.copy(each, metadata(number), BEGUN_AT + number, self._now(), items, items, turns, *trim)
-            for number, each in enumerate(some, self.conversations)
+            for number, each in numbered
         ]
         await put(CONVERSATION, template.columns, rows)
+        rows = [
+            label.copy(each, digest(*entry), BEGUN_AT + number)
+            for number, each in numbered
+            for entry in labels(number).items()
+        ]
+        await put(LABEL, label.columns, rows)
         self.conversations += len(some)
         step = max(1, PUT_TURNS // len(some))
         for first in range(0, turns, step):
@@ -197,6 +209,6 @@ async def putting_postgres(url: str) -> AsyncIterator[Put]:
 
         async with connection.transaction():
             yield put
-        await connection.execute(f"ANALYZE {CONVERSATION}, {RESPONSE}, {ITEM}")  # as its own daemon would
+        await connection.execute(f"ANALYZE {CONVERSATION}, {LABEL}, {RESPONSE}, {ITEM}")  # as its own daemon would
     finally:
         await connection.close()

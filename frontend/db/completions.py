@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Row, delete, insert, select, update
 
+from frontend.db.labels import OF_COMPLETIONS
 from frontend.db.models import CompletionRow
-from frontend.db.paging import holding, read_page
+from frontend.db.paging import read_page
 from frontend.db.transaction import ID, TENANT, Transaction
 from frontend.domain.conversations import Page, PageRequest
 from frontend.domain.errors import NotFound
@@ -53,6 +54,7 @@ class SqlCompletions:
             body=completion.body,
             messages=completion.messages,
         )
+        await OF_COMPLETIONS.add(self._transaction, tenant, completion.id, completion.created_at, completion.metadata)
 
     async def get(self, tenant: str, completion_id: str) -> StoredCompletion:
         row = await self._transaction.first(GET, of_tenant=tenant, of_id=completion_id)
@@ -66,9 +68,7 @@ class SqlCompletions:
         query = select(*COLUMNS).where(CompletionRow.tenant == tenant)
         if model is not None:
             query = query.where(CompletionRow.model == model)
-        if metadata:
-            query = query.where(holding(self._transaction, CompletionRow.labels, metadata))
-        keys = [CompletionRow.created_at, CompletionRow.id]
+        query, keys = OF_COMPLETIONS.among(query, metadata)
         return await read_page(self._transaction, query, page, keys, CompletionRow.id == page.after, load)
 
     async def set_metadata(
@@ -79,6 +79,7 @@ class SqlCompletions:
         )
         if row is None:
             raise missing(completion_id)
+        await OF_COMPLETIONS.replace(self._transaction, tenant, completion_id, row.created_at, metadata)
         return load(row)
 
     async def delete(self, tenant: str, completion_id: str) -> None:

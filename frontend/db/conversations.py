@@ -22,8 +22,9 @@ from sqlalchemy import (
 )
 
 from frontend.db.codec import encode_item
+from frontend.db.labels import OF_CONVERSATIONS
 from frontend.db.models import ConversationRow, ItemRow, ResponseRow, TurnRow
-from frontend.db.paging import holding, read_page
+from frontend.db.paging import read_page
 from frontend.db.quotas import require_room
 from frontend.db.transaction import ID, MOST, NOW, TENANT, Transaction
 from frontend.domain.conversations import ContextSettings, Conversation, ExpiresAfter, Page, PageRequest, Trim
@@ -142,6 +143,9 @@ class SqlConversations:
             version=conversation.version,
             item_count=0,
         )
+        await OF_CONVERSATIONS.add(
+            self._transaction, tenant, conversation.id, conversation.created_at, conversation.metadata
+        )
 
     async def get(self, tenant: str, conversation_id: str) -> Conversation:
         return await self._one(GET, tenant, conversation_id)
@@ -158,9 +162,7 @@ class SqlConversations:
     async def page(self, tenant: str, page: PageRequest, metadata: Mapping[str, str], now: int) -> Page[Conversation]:
         alive = ConversationRow.expires_at.is_(None) | (ConversationRow.expires_at > now)
         query = select(*COLUMNS).where(ConversationRow.tenant == tenant, alive)
-        if metadata:
-            query = query.where(holding(self._transaction, ConversationRow.labels, metadata))
-        keys = [ConversationRow.created_at, ConversationRow.id]
+        query, keys = OF_CONVERSATIONS.among(query, metadata)
         return await read_page(self._transaction, query, page, keys, ConversationRow.id == page.after, load)
 
     async def update(self, tenant: str, conversation: Conversation) -> None:
@@ -181,6 +183,9 @@ class SqlConversations:
         )
         if not changed:
             raise missing(conversation.id)
+        await OF_CONVERSATIONS.replace(
+            self._transaction, tenant, conversation.id, conversation.created_at, conversation.metadata
+        )
 
     async def set_trim(self, tenant: str, conversation_id: str, before: Trim, after: Trim) -> Conversation | None:
         row = await self._transaction.first(

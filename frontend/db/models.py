@@ -148,6 +148,20 @@ class ConversationRow(Base):
     """Items that are there: `head` less those that were deleted."""
 
 
+class ConversationLabelRow(Base):
+    """An entry of a conversation's metadata, which it is found by (frontend/db/labels.py)."""
+
+    __tablename__ = "conversation_labels"
+    __table_args__ = (part_of("conversations", "id"), Index(None, "tenant", "id"))
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[bytes] = mapped_column(primary_key=True)
+    created_at: Mapped[int] = mapped_column(primary_key=True)
+    """The conversation's, which never changes."""
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """The conversation's."""
+
+
 class ItemRow(Base):
     """An item of a conversation (`conversation_id`, `seq`), of a response (`response_id`, `position`), or of both."""
 
@@ -269,3 +283,15 @@ class CompletionRow(Base):
     labels: Mapped[dict[str, Any]] = mapped_column("metadata")
     body: Mapped[bytes]
     messages: Mapped[bytes]
+
+
+class CompletionLabelRow(Base):
+    """As ConversationLabelRow."""
+
+    __tablename__ = "chat_completion_labels"
+    __table_args__ = (part_of("chat_completions", "id"), Index(None, "tenant", "id"))
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[bytes] = mapped_column(primary_key=True)
+    created_at: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, literal, select, tuple_, type_coerce
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ColumnElement, Row, Select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from frontend.db.transaction import Transaction
@@ -42,15 +41,3 @@ async def read_page(
     ordered = query.order_by(*(key.asc() if ascending else key.desc() for key in keys))
     rows = await transaction.rows(ordered.limit(page.limit + 1))
     return Page([load(row) for row in rows[: page.limit]], len(rows) > page.limit)
-
-
-def holding(transaction: Transaction, column: Column, metadata: Mapping[str, str]) -> ColumnElement[bool]:
-    """Rows whose JSON object has each of these entries, whatever characters stand in their keys."""
-    if transaction.is_sqlite:
-        return and_(literal(True), *(entry(column, key, value) for key, value in metadata.items()))
-    return type_coerce(column, JSONB).contains(dict(metadata))
-
-
-def entry(column: Column, key: str, value: str) -> ColumnElement[bool]:
-    pairs = func.json_each(column).table_valued("key", "atom")
-    return select(literal(1)).select_from(pairs).where(pairs.c.key == key, pairs.c.atom == value).exists()

@@ -87,6 +87,8 @@ async def test_a_completions_metadata_changes_with_its_body(database: SqlDatabas
         expected = completion(messages=b"[1]", metadata={"k": "v"}, body=b'{"x":1}')
         assert await uow.completions.set_metadata("a", "chatcmpl-1", {"k": "v"}, b'{"x":1}') == expected
         assert await uow.completions.get("a", "chatcmpl-1") == expected
+        found = await uow.completions.page("a", PageRequest(limit=5, order="desc"), model=None, metadata={"k": "v"})
+        assert found.data == [expected]
         await uow.completions.delete("a", "chatcmpl-1")
         for gone in (uow.completions.delete("a", "chatcmpl-1"), uow.completions.get("a", "chatcmpl-1")):
             with pytest.raises(NotFound):

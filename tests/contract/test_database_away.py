@@ -258,7 +258,7 @@ async def test_a_newer_database_is_refused(database_url: str) -> None:
             async with opened(database_url):
                 pass
     finally:
-        await execute(database_url, "UPDATE alembic_version SET version_num = '0003'")
+        await execute(database_url, "UPDATE alembic_version SET version_num = '0004'")
 
 
 async def test_the_migrations_make_what_the_models_say(database: SqlDatabase) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 import pytest
 
@@ -91,6 +93,43 @@ async def test_conversations_are_found_by_their_metadata(database: SqlDatabase) 
         assert await found(x="1", **{odd: "ü"}) == ["c1"]
         assert await found(**{"0": "2"}) == ["c2"]
         assert await found(x="2") == await found(y="1") == await found(**{"x": "1", "0": "3"}) == []
+
+
+async def test_what_is_found_follows_each_change(database: SqlDatabase) -> None:
+    """An update takes old entries away; of the deleted, and of another tenant's, nothing is found."""
+    async with database.writing() as uow:
+        for tenant, name in (("a", "c1"), ("a", "c2"), ("b", "c1")):
+            await uow.conversations.add(tenant, conversation(name, metadata={"x": "1", "y": "2"}), MOST)
+        await uow.conversations.update("a", conversation("c1", metadata={"x": "3"}))
+
+        async def found(tenant: str, **metadata: str) -> list[str]:
+            return [each.id for each in (await uow.conversations.page(tenant, EVERYTHING, metadata, NOW)).data]
+
+        assert (await found("a", x="1"), await found("a", y="2"), await found("a", x="3")) == (["c2"], ["c2"], ["c1"])
+        assert await found("b", y="2", x="1") == ["c1"]
+        await uow.conversations.delete("a", "c2")
+        assert (await found("a", x="1"), await found("b", x="1")) == ([], ["c1"])
+
+
+async def test_pages_of_what_is_found(database: SqlDatabase) -> None:
+    """In the order of their making, in both directions, and with a cursor that must be among them."""
+    async with database.writing() as uow:
+        for number in range(9):
+            metadata = {"all": "", "third": str(number % 3)}
+            await uow.conversations.add(
+                "a", conversation(f"c{number}", metadata=metadata, created_at=number // 2), MOST
+            )
+    async with database.reading() as uow:
+
+        async def page(after: str | None, order: Literal["asc", "desc"]) -> tuple[list[str], bool]:
+            wanted = PageRequest(after=after, limit=2, order=order)
+            found = await uow.conversations.page("a", wanted, {"all": "", "third": "1"}, NOW)
+            return [each.id for each in found.data], found.has_more
+
+        assert (await page(None, "asc"), await page("c4", "asc")) == ((["c1", "c4"], True), (["c7"], False))
+        assert (await page(None, "desc"), await page("c4", "desc")) == ((["c7", "c4"], True), (["c1"], False))
+        with pytest.raises(InvalidRequest):
+            await page("c3", "asc")
 
 
 async def test_an_update_leaves_items_version_and_trim_alone(database: SqlDatabase) -> None:

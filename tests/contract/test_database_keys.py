@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from functools import partial
-from pathlib import Path
 
 import msgspec
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import text
 
-from frontend.db import migrate
 from frontend.db.database import SqlDatabase
-from frontend.db.engines import sqlite_url
 from frontend.domain.api_keys import ApiKey, AuditEntry
 from frontend.domain.conversations import PageRequest
 from frontend.domain.errors import Internal, InvalidRequest, NotFound
 from frontend.domain.limits import MOST, Limits
-from frontend.domain.principal import Scope
-from tests.support.database import PostgresServer, contents, counted, execute, opened
+from tests.support.database import contents, counted
 from tests.support.records import EVERYTHING, NOW, api_key
 
-FIVE: frozenset[Scope] = frozenset({"chat", "conversations", "models", "retrieval:read", "retrieval:write"})
 KEY = "0123456789abcdef"
 
 
@@ -207,40 +198,3 @@ async def test_an_entry_stands_or_falls_with_what_it_tells_of(database: SqlDatab
     with pytest.raises(Internal):
         await fail()
     assert await contents(database_url) == before
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-async def former_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """Of a database that has nothing in it, not even tables."""
-    if request.param == "sqlite":
-        yield sqlite_url(tmp_path / "hermes2.db")
-        return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    server.psql("CREATE DATABASE former")
-    yield server.get_uri("former")
-    server.psql("DROP DATABASE former WITH (FORCE)")
-
-
-async def test_keys_of_before_may_do_what_they_could(former_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third migration: keys with the one scope of that time get those that nothing checked; others stay."""
-    with monkeypatch.context() as patch:
-        patch.setattr(command, "upgrade", partial(upgrade_to, "0002"))
-        await asyncio.to_thread(migrate.migrate, former_url)
-    await execute(former_url, "INSERT INTO tenants (name, created_at) VALUES ('a', 1)")
-    for digit, scopes in (("0", '["chat"]'), ("1", '["admin"]')):
-        await execute(
-            former_url,
-            "INSERT INTO api_keys (id, tenant, name, digest, scopes, created_at)"  # noqa: S608  # no input
-            f" VALUES ('{digit * 16}', 'a', '', '', '{scopes}', 1)",
-        )
-    async with opened(former_url) as database:
-        keys = [await found(database, digit * 16) for digit in "01"]
-    assert [key.scopes for key in keys] == [FIVE, {"admin"}]
-    assert {key.limits for key in keys} == {Limits()}
-
-
-upgrade = command.upgrade
-
-
-def upgrade_to(revision: str, config: Config, _: str) -> None:
-    upgrade(config, revision)
