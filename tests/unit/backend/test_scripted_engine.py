@@ -145,3 +145,21 @@ def test_a_wrong_rule_is_named(make: Make, rule: object, named: str) -> None:
     """The engine does not load, and says which file and what in it."""
     with pytest.raises(ValueError, match=rf"replies\.json.*{named}"):
         make(rule)
+
+
+async def test_beside_many_others_tokens_come_several_at_a_time(make: Make) -> None:
+    """The first alone, the last with what is left; as the real engine gives them. A stop is not passed over."""
+    engine = make({"when": "user", "reply": "Hello."})
+    generation = Generation(None, "nobody", {"max_tokens": 1000}, True, False, frozenset())
+    others = [engine.generate(generation, f"other-{number}") for number in range(16)]
+    for other in others:
+        await anext(other)
+    sizes = [len(delta.sequences[0].token_ids) for delta in await run(engine, "nobody", max_tokens=12)]
+    stopped = await run(engine, "nobody", stop=["of"])
+    for other in others:
+        await other.aclose()
+    assert sizes == [1, 3, 3, 3, 2]
+    assert (text(stopped), finish(stopped)) == ("Paris is the capital ", ["stop"])
+    assert [len(delta.sequences[0].token_ids) for delta in stopped] == [1, 3, 1]
+    alone = [len(delta.sequences[0].token_ids) for delta in await run(engine, "nobody", max_tokens=3)]
+    assert alone == [1, 1, 1]

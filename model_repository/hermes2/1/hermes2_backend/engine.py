@@ -7,6 +7,11 @@ from typing import Protocol
 
 from .generation import Delta, Generation
 
+STREAMS_PER_TOKEN = 8
+"""With so many open, one that begins gets two tokens at a time, with twice as many three: the sender would hold them back
+anyway."""
+MOST_TOKENS_AT_ONCE = 8
+
 
 class Engine(Protocol):
     """Lives on one event loop; every call is made there."""
@@ -36,3 +41,8 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Ends the engine's processes."""
+
+
+def tokens_at_once(open_streams: int) -> int:
+    """That a generation which begins beside so many others gets with each delta but its first and its last."""
+    return min(1 + open_streams // STREAMS_PER_TOKEN, MOST_TOKENS_AT_ONCE)

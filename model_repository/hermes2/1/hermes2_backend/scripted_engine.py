@@ -1,7 +1,7 @@
 """An engine without a model, for tests of speed, faults and clients: everything around it stays real.
 
 It repeats a fixed text, one word a token, or says what a file of rules has for the prompt (scripted_replies.py); at a
-set pace, and it honours n, max_tokens and stop.
+set pace, several tokens at a time where vLLM's would come so (engine.tokens_at_once), and it honours n, max_tokens and stop.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 import prometheus_client
 
 from .config import BackendConfig
+from .engine import tokens_at_once
 from .errors import InvalidArgument
 from .generation import Delta, Generation, SequenceDelta, TokenLogprob
 from .scripted_replies import ScriptedReplies, Token
@@ -26,7 +27,9 @@ class ScriptedEngine:
         self._interval_s = token_interval_ms / 1e3
         self._replies = replies
         self._registry = prometheus_client.CollectorRegistry()
-        self._running = prometheus_client.Gauge("scripted_running", "Generations that run.", registry=self._registry)
+        running = prometheus_client.Gauge("scripted_running", "Generations that run.", registry=self._registry)
+        running.set_function(lambda: self._open)
+        self._open = 0
         self.max_n = max_n
 
     @classmethod
@@ -47,24 +50,28 @@ class ScriptedEngine:
         held = HeldBack(stops)
         ids = generation.prompt_ids
         size = len(ids) if ids is not None else len((generation.prompt_text or "").split())
-        whole = Delta([SequenceDelta() for _ in range(generation.n)], size, 0, False)
         tokens, count, end = self._script(generation, budget)
-        with self._running.track_inprogress():
+        at_once = tokens_at_once(self._open)
+        shown: list[str] = []
+        come: list[Token] = []
+        self._open += 1
+        try:
             for position, token in enumerate(tokens, start=1):
-                await asyncio.sleep(self._interval_s)
                 last = position == count
                 text, stopped = held.release(token.text, last)
+                shown.append(text)
+                come.append(token)
                 finish = "stop" if stopped else end if last else None
-                sequences = [gained(generation, token, text, position, finish) for _ in range(generation.n)]
-                delta = Delta(sequences, size, 0, finish is not None)
-                if generation.stream:
-                    yield delta
-                else:
-                    whole.absorb(delta)
+                if finish or (generation.stream and (position - 1) % at_once == 0):
+                    await asyncio.sleep(self._interval_s * len(come))
+                    sequences = [gained(generation, come, shown, position, finish) for _ in range(generation.n)]
+                    yield Delta(sequences, size, 0, finish is not None)
+                    come.clear()
+                    shown.clear()
                 if finish:
                     break
-        if not generation.stream:
-            yield whole
+        finally:
+            self._open -= 1
 
     def _script(self, generation: Generation, budget: int) -> tuple[Iterable[Token], int, str]:
         """The tokens to say, how many they are, and why the last one is the last."""
@@ -88,12 +95,15 @@ class ScriptedEngine:
         return None
 
 
-def gained(generation: Generation, token: Token, text: str, position: int, finish: str | None) -> SequenceDelta:
+def gained(
+    generation: Generation, tokens: Sequence[Token], shown: Sequence[str], position: int, finish: str | None
+) -> SequenceDelta:
+    """By `tokens`, the last of which stands at `position`. `shown`: what each of them lets out."""
     wanted = generation.sampling.get("logprobs") is not None
     return SequenceDelta(
-        text=text,
-        token_ids=[token.id],
-        logprobs=[[TokenLogprob(token.id, -0.1, 1, token.text)]] if wanted else None,
+        text="".join(shown),
+        token_ids=[token.id for token in tokens],
+        logprobs=[[TokenLogprob(token.id, -0.1, 1, token.text)] for token in tokens] if wanted else None,
         cumulative_logprob=-0.1 * position,
         finish_reason=finish,
     )

@@ -13,6 +13,7 @@ import prometheus_client
 
 from . import tracing
 from . import vllm_compat as vllm
+from .engine import tokens_at_once
 from .errors import BackendError, Internal, InvalidArgument, Unavailable
 from .generation import Delta, Generation, SequenceDelta, TokenLogprob
 
@@ -28,10 +29,6 @@ WARM_UP: tuple[dict[str, object], ...] = (
 
 
 CPU_WORKER = f"{__package__}.cpu_worker.Worker"
-STREAMS_PER_TOKEN = 8
-"""With so many open, one that begins gets two tokens at a time, with twice as many three: the sender would hold them back
-anyway."""
-MOST_TOKENS_AT_ONCE = 8
 WARM_BATCH = 32
 """Up to so many sequences are decoded together once before anybody asks: the first step of each size makes its kernels."""
 
@@ -55,7 +52,7 @@ class VllmEngine:
         # vLLM refuses several greedy sequences, OpenAI's API does not: they are all the same, so one is run for all.
         copies = generation.n if generation.sampling.get("temperature") == 0 else 1
         params = sampling_params(generation, generation.n // copies)
-        params.stream_interval = min(1 + self._open // STREAMS_PER_TOKEN, MOST_TOKENS_AT_ONCE)
+        params.stream_interval = tokens_at_once(self._open)
         outputs = self._engine.generate(
             prompt(generation),
             params,
