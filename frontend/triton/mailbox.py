@@ -1,4 +1,4 @@
-"""The mailbox of this process: one response of Triton's brings what many streams gained (hermes2_backend/mailbox.py).
+"""The mailbox of this process: one response of Triton's brings what many streams gained (hermes2_backend/streams.py).
 
 Opened while several streams run; the model closes it when nobody has named it for a while. What ends a stream comes by the
 stream's own call, and says how many letters left before it.

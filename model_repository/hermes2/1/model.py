@@ -17,11 +17,11 @@ import triton_python_backend_utils as pb_utils
 from hermes2_backend import config, family, wire
 from hermes2_backend.backend import Backend
 from hermes2_backend.errors import BackendError
-from hermes2_backend.sender import Tensors
+from hermes2_backend.streams import Tensors
 
 
 class Responder:
-    """Triton's response sender for one request; see hermes2_backend.sender.Responder."""
+    """Triton's response sender for one request; see hermes2_backend.streams.Responder."""
 
     def __init__(self, sender: Any) -> None:
         self._sender = sender

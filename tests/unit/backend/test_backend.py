@@ -13,7 +13,7 @@ import pytest
 from hermes2_backend.backend import Backend
 from hermes2_backend.config import BackendConfig
 from hermes2_backend.errors import BackendError
-from hermes2_backend.sender import Tensors
+from hermes2_backend.streams import Tensors
 from numpy.typing import NDArray
 
 

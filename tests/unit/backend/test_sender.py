@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from hermes2_backend.errors import BackendError, Unavailable
 from hermes2_backend.generation import Delta, Generation, SequenceDelta
-from hermes2_backend.mailbox import Mailbox
-from hermes2_backend.sender import Sender, Stream, Tensors
+from hermes2_backend.sender import Sender
+from hermes2_backend.streams import Mailbox, Stream, Tensors
 
 
 class FakeResponder:

@@ -16,8 +16,8 @@ from .config import BackendConfig
 from .engine import Engine
 from .errors import BackendError, Internal, InvalidArgument, Unavailable
 from .generation import Delta, Generation
-from .mailbox import LINGER_S, Mailbox
-from .sender import Responder, Sender, Stream, Tensors
+from .sender import Sender
+from .streams import LINGER_S, Mailbox, Responder, Stream, Tensors
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a busy thread keeps the GIL from another. The sender gives it up at every send; at Python's 5 ms, 300 clients

@@ -4,7 +4,7 @@ A send blocks on an acknowledgement from the server, 100 - 150 us, and costs abo
 client together. A sender that merely keeps up never coalesces, so it holds back on purpose: with A streams open each
 one may send once per A * send_cost / send_share seconds (never more than max_hold). One open stream is not held at
 all in practice (5 ms), sixteen get one response per 80 ms. First deltas, last deltas and errors never wait.
-Streams with a mailbox (mailbox.py) share its responses instead, in which each of them costs its client another 100 us.
+Streams with a mailbox (streams.py) share its responses instead, in which each of them costs its client another 200 us.
 """
 
 from __future__ import annotations
@@ -15,58 +15,19 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import wire
 from .errors import BackendError, Internal
-from .generation import Delta, Generation
-from .mailbox import Mailbox
+from .generation import Delta
+from .streams import Mailbox, Stream, Tensors
 
 POLL_SHARE = 0.01
 """Of the time may go into asking whether clients have left: 50 us for each that is asked."""
 LONGEST_POLL_INTERVAL_S = 0.5
-
-Tensors = Mapping[str, NDArray[np.generic]]
-
-
-class Responder(Protocol):
-    """Triton's response sender for one request, with tensors as numpy arrays. Used by the sender's thread only."""
-
-    def send(self, tensors: Tensors, final: bool) -> None: ...
-
-    def fail(self, error: BackendError) -> None:
-        """Triton's own error, final."""
-
-    def end(self) -> None:
-        """Final flag without data."""
-
-    def is_cancelled(self) -> bool: ...
-
-
-@dataclass(eq=False, slots=True)
-class Stream:
-    """One request on its way back. The loop thread writes `pending` under the sender's lock, the sender empties it."""
-
-    responder: Responder
-    structured_errors: bool
-    request_id: str = ""
-    """Triton's."""
-    generation: Generation | None = None
-    mailbox: Mailbox | None = None
-    """By which all deltas go but the last."""
-    num_mailed: int = 0
-    is_mailbox: bool = False
-    """It is held back for others' sake, and nobody is for its own."""
-    pending: Delta | None = None
-    last_sent: float | None = None
-    cancel_seen: bool = False
-    """The client has left."""
-    closed: bool = False
 
 
 @dataclass(order=True, slots=True)
