@@ -68,7 +68,7 @@ class SqlCompletions:
         query = select(*COLUMNS).where(CompletionRow.tenant == tenant)
         if model is not None:
             query = query.where(CompletionRow.model == model)
-        query, keys = OF_COMPLETIONS.among(query, metadata)
+        query, keys = OF_COMPLETIONS.among(query, tenant, metadata)
         return await read_page(self._transaction, query, page, keys, CompletionRow.id == page.after, load)
 
     async def set_metadata(

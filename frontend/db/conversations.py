@@ -162,7 +162,7 @@ class SqlConversations:
     async def page(self, tenant: str, page: PageRequest, metadata: Mapping[str, str], now: int) -> Page[Conversation]:
         alive = ConversationRow.expires_at.is_(None) | (ConversationRow.expires_at > now)
         query = select(*COLUMNS).where(ConversationRow.tenant == tenant, alive)
-        query, keys = OF_CONVERSATIONS.among(query, metadata)
+        query, keys = OF_CONVERSATIONS.among(query, tenant, metadata)
         return await read_page(self._transaction, query, page, keys, ConversationRow.id == page.after, load)
 
     async def update(self, tenant: str, conversation: Conversation) -> None:

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import LargeBinary, Select, bindparam, delete, insert
+from sqlalchemy import FromClause, Join, LargeBinary, Select, bindparam, delete, insert, inspect
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, aliased
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from frontend.db.models import CompletionLabelRow, CompletionRow, ConversationLabelRow, ConversationRow
 from frontend.db.transaction import ID, TENANT, Transaction
@@ -53,18 +55,41 @@ class Labels:
         await transaction.run(self._clear, of_tenant=tenant, of_id=owner_id)
         await self.add(transaction, tenant, owner_id, created_at, metadata)
 
-    def among(self, query: Query, metadata: Mapping[str, str]) -> tuple[Query, Keys]:
+    def among(self, query: Query, tenant: str, metadata: Mapping[str, str]) -> tuple[Query, Keys]:
         """The owners of `query` that have all of `metadata`, and the columns that they are in order by."""
-        keys: Keys = [self._owner.created_at, self._owner.id]
-        query = query.select_from(self._owner)
-        for number, entry in enumerate(metadata.items()):
-            label = aliased(self._table, name=f"label_{number}")
-            mine = (label.tenant == self._owner.tenant) & (label.created_at == keys[0]) & (label.id == keys[1])
-            wanted = bindparam(f"label_{number}", digest(*entry), type_=LargeBinary())
-            query = query.join(label, mine & (label.label == wanted))
-            if number == 0:
-                keys = [label.created_at, label.id]
-        return query, keys
+        labels = [aliased(self._table, name=f"label_{number}") for number in range(len(metadata))]
+        if not labels:
+            return query, [self._owner.created_at, self._owner.id]
+        first = labels[0]
+        joined = from_clause(first)
+        for table in (*labels[1:], self._owner):
+            same = (table.tenant == tenant) & (table.created_at == first.created_at) & (table.id == first.id)
+            joined = InThisOrder(joined, from_clause(table), same)
+        wanted = [
+            label.label == bindparam(f"label_{number}", digest(*entry), type_=LargeBinary())
+            for number, (label, entry) in enumerate(zip(labels, metadata.items(), strict=True))
+        ]
+        return query.select_from(joined).where(first.tenant == tenant, *wanted), [first.created_at, first.id]
+
+
+def from_clause(table: Any) -> FromClause:
+    found: FromClause = inspect(table).selectable
+    return found
+
+
+class InThisOrder(Join):
+    """SQLite knows nothing of how often a label is there, and would go through all of the tenant's owners first."""
+
+    inherit_cache = True
+
+
+@compiles(InThisOrder, "sqlite")
+def cross_join(join: InThisOrder, compiler: SQLCompiler, **options: Any) -> str:
+    options["asfrom"] = True
+    left, right, same = (
+        compiler.process(part, **options) for part in (join.left, join.right, join.onclause) if part is not None
+    )
+    return f"{left} CROSS JOIN {right} ON {same}"
 
 
 OF_CONVERSATIONS = Labels(ConversationRow, ConversationLabelRow)
