@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import FromClause, Join, LargeBinary, Select, bindparam, delete, insert, inspect
+from sqlalchemy import FromClause, Join, Select, delete, insert, inspect, true
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from frontend.db.models import CompletionLabelRow, CompletionRow, ConversationLabelRow, ConversationRow
+from frontend.db.models import CompletionLabelRow, CompletionRow, ConversationLabelRow, ConversationRow, LabelRow
 from frontend.db.transaction import ID, TENANT, Transaction
 
 DIGEST_BYTES = 16
@@ -31,11 +31,7 @@ def digest(key: str, value: str) -> bytes:
 class Labels:
     """Of one table's rows, which `owner` is."""
 
-    def __init__(
-        self,
-        owner: type[ConversationRow] | type[CompletionRow],
-        table: type[ConversationLabelRow] | type[CompletionLabelRow],
-    ) -> None:
+    def __init__(self, owner: type[ConversationRow] | type[CompletionRow], table: type[LabelRow]) -> None:
         self._owner, self._table = owner, table
         self._add = insert(table)
         self._clear = delete(table).where(table.tenant == TENANT, table.id == ID)
@@ -56,20 +52,18 @@ class Labels:
         await self.add(transaction, tenant, owner_id, created_at, metadata)
 
     def among(self, query: Query, tenant: str, metadata: Mapping[str, str]) -> tuple[Query, Keys]:
-        """The owners of `query` that have all of `metadata`, and the columns that they are in order by."""
-        labels = [aliased(self._table, name=f"label_{number}") for number in range(len(metadata))]
-        if not labels:
+        """Those of `query`, which are the tenant's, that have all of `metadata`; and the columns that they are in order by."""
+        if not metadata:
             return query, [self._owner.created_at, self._owner.id]
-        first = labels[0]
-        joined = from_clause(first)
-        for table in (*labels[1:], self._owner):
-            same = (table.tenant == tenant) & (table.created_at == first.created_at) & (table.id == first.id)
-            joined = InThisOrder(joined, from_clause(table), same)
-        wanted = [
-            label.label == bindparam(f"label_{number}", digest(*entry), type_=LargeBinary())
-            for number, (label, entry) in enumerate(zip(labels, metadata.items(), strict=True))
-        ]
-        return query.select_from(joined).where(first.tenant == tenant, *wanted), [first.created_at, first.id]
+        labels = [aliased(self._table, name=f"label_{number}") for number in range(len(metadata))]
+        first, *others = labels
+        tables: FromClause = from_clause(first)
+        for other in (*others, self._owner):
+            tables = InThisOrder(tables, from_clause(other), true())
+            query = query.where(other.created_at == first.created_at, other.id == first.id)
+        for label, entry in zip(labels, metadata.items(), strict=True):
+            query = query.where(label.tenant == tenant, label.label == digest(*entry))
+        return query.select_from(tables), [first.created_at, first.id]
 
 
 def from_clause(table: Any) -> FromClause:
@@ -85,11 +79,8 @@ class InThisOrder(Join):
 
 @compiles(InThisOrder, "sqlite")
 def cross_join(join: InThisOrder, compiler: SQLCompiler, **options: Any) -> str:
-    options["asfrom"] = True
-    left, right, same = (
-        compiler.process(part, **options) for part in (join.left, join.right, join.onclause) if part is not None
-    )
-    return f"{left} CROSS JOIN {right} ON {same}"
+    left, right = (compiler.process(side, **{**options, "asfrom": True}) for side in (join.left, join.right))
+    return f"{left} CROSS JOIN {right}"
 
 
 OF_CONVERSATIONS = Labels(ConversationRow, ConversationLabelRow)

@@ -148,18 +148,22 @@ class ConversationRow(Base):
     """Items that are there: `head` less those that were deleted."""
 
 
-class ConversationLabelRow(Base):
-    """An entry of a conversation's metadata, which it is found by (frontend/db/labels.py)."""
+class LabelRow(Base):
+    """An entry of its owner's metadata, by which the owner is found (frontend/db/labels.py)."""
 
-    __tablename__ = "conversation_labels"
-    __table_args__ = (part_of("conversations", "id"), Index(None, "tenant", "id"))
+    __abstract__ = True
 
     tenant: Mapped[str] = mapped_column(primary_key=True)
     label: Mapped[bytes] = mapped_column(primary_key=True)
     created_at: Mapped[int] = mapped_column(primary_key=True)
-    """The conversation's, which never changes."""
+    """The owner's, which never changes."""
     id: Mapped[str] = mapped_column(primary_key=True)
-    """The conversation's."""
+    """The owner's."""
+
+
+class ConversationLabelRow(LabelRow):
+    __tablename__ = "conversation_labels"
+    __table_args__ = (part_of("conversations", "id"), Index(None, "tenant", "id"))
 
 
 class ItemRow(Base):
@@ -285,13 +289,6 @@ class CompletionRow(Base):
     messages: Mapped[bytes]
 
 
-class CompletionLabelRow(Base):
-    """As ConversationLabelRow."""
-
+class CompletionLabelRow(LabelRow):
     __tablename__ = "chat_completion_labels"
     __table_args__ = (part_of("chat_completions", "id"), Index(None, "tenant", "id"))
-
-    tenant: Mapped[str] = mapped_column(primary_key=True)
-    label: Mapped[bytes] = mapped_column(primary_key=True)
-    created_at: Mapped[int] = mapped_column(primary_key=True)
-    id: Mapped[str] = mapped_column(primary_key=True)

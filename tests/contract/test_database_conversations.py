@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -10,7 +13,7 @@ import pytest
 from frontend.db.database import SqlDatabase
 from frontend.domain.conversations import ContextSettings, ExpiresAfter, PageRequest, Trim
 from frontend.domain.errors import InvalidRequest, NotFound, QuotaExceeded
-from tests.support.database import contents
+from tests.support.database import contents, counted
 from tests.support.records import (
     EVERYTHING,
     ITEMS,
@@ -93,6 +96,19 @@ async def test_conversations_are_found_by_their_metadata(database: SqlDatabase) 
         assert await found(x="1", **{odd: "ü"}) == ["c1"]
         assert await found(**{"0": "2"}) == ["c2"]
         assert await found(x="2") == await found(y="1") == await found(**{"x": "1", "0": "3"}) == []
+
+
+async def test_a_search_begins_with_its_labels(sqlite_database: SqlDatabase, tmp_path: Path) -> None:
+    """And reads them in their order: SQLite, left to itself, goes through all conversations of the tenant, and sorts."""
+    async with sqlite_database.reading() as uow:
+        with counted() as statements:
+            await uow.conversations.page("a", EVERYTHING, {"x": "1", "y": "2"}, NOW)
+    with closing(sqlite3.connect(tmp_path / "hermes2.db")) as file:
+        plan = file.execute(f"EXPLAIN QUERY PLAN {statements[0]}", [None] * statements[0].count("?")).fetchall()
+    steps = [str(step).split(" (")[0].split() for *_, step in plan]
+    assert [(step[0], step[1]) for step in steps] == [
+        ("SEARCH", each) for each in ("label_0", "label_1", "conversations")
+    ]
 
 
 async def test_what_is_found_follows_each_change(database: SqlDatabase) -> None:

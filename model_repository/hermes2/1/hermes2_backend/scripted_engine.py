@@ -53,20 +53,20 @@ class ScriptedEngine:
         tokens, count, end = self._script(generation, budget)
         at_once = tokens_at_once(self._open)
         shown: list[str] = []
-        come: list[Token] = []
+        gathered: list[Token] = []
         self._open += 1
         try:
             for position, token in enumerate(tokens, start=1):
                 last = position == count
                 text, stopped = held.release(token.text, last)
                 shown.append(text)
-                come.append(token)
+                gathered.append(token)
                 finish = "stop" if stopped else end if last else None
                 if finish or (generation.stream and (position - 1) % at_once == 0):
-                    await asyncio.sleep(self._interval_s * len(come))
-                    sequences = [gained(generation, come, shown, position, finish) for _ in range(generation.n)]
+                    await asyncio.sleep(self._interval_s * len(gathered))
+                    sequences = [gained(generation, gathered, shown, position, finish) for _ in range(generation.n)]
                     yield Delta(sequences, size, 0, finish is not None)
-                    come.clear()
+                    gathered.clear()
                     shown.clear()
                 if finish:
                     break

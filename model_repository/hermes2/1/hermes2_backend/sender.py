@@ -4,7 +4,7 @@ A send blocks on an acknowledgement from the server, 100 - 150 us, and costs abo
 client together. A sender that merely keeps up never coalesces, so it holds back on purpose: with A streams open each
 one may send once per A * send_cost / send_share seconds (never more than max_hold). One open stream is not held at
 all in practice (5 ms), sixteen get one response per 80 ms. First deltas, last deltas and errors never wait.
-Streams with a mailbox (streams.py) share its responses instead, in which each of them costs its client another 200 us.
+Streams with a mailbox (streams.py) share its responses instead, in which each of them costs its client another 100 us.
 """
 
 from __future__ import annotations
