@@ -41,27 +41,35 @@ UNRENEWED = Counter("hermes2_limit_renew_failures", "Leases that were to be rene
 LOCAL = Gauge("hermes2_limits_local", "Processes that count limits alone, at their share.", multiprocess_mode="livesum")
 
 
+SOURCE = Path(__file__).with_suffix(".lua").read_text()
+
+
 class Library:
     """The functions, under names that hold a hash of their text: two versions of the service do not meet."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, pipe: Pipe, source: str) -> None:
         version = hashlib.sha256(source.encode()).hexdigest()[:12]
+        self._pipe = pipe
         self._source = source.replace("hm2_limit_@", f"hm2_limit_{version}")
         self._prefix = f"hm2_limit_{version}_"
+        self._loading: asyncio.Task[None] | None = None
 
-    async def call(self, pipe: Pipe, function: str, keys: Sequence[str], args: Sequence[object]) -> Any:
+    async def call(self, function: str, keys: Sequence[str], args: Sequence[object]) -> Any:
         """Loads the functions where Valkey does not know them: it is new, or was started anew."""
         command = ("FCALL", self._prefix + function, len(keys), *keys, *args)
         try:
-            return await pipe.ask(*command)
+            return await self._pipe.ask(*command)
         except ResponseError as exc:
             if "Function not found" not in str(exc):
                 raise
-        await pipe.ask("FUNCTION", "LOAD", "REPLACE", self._source)
-        return await pipe.ask(*command)
+        if self._loading is None or self._loading.done():
+            self._loading = asyncio.create_task(self._load())
+        await asyncio.shield(self._loading)
+        return await self._pipe.ask(*command)
 
-
-LIBRARY = Library(Path(__file__).with_suffix(".lua").read_text())
+    async def _load(self) -> None:
+        """Once for all that miss them: a hundred times their text fills the connection."""
+        await self._pipe.ask("FUNCTION", "LOAD", "REPLACE", self._source)
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -73,11 +81,11 @@ class Settlement(msgspec.Struct, frozen=True):
 
 
 class ValkeyLimiter:
-    def __init__(self, pipe: Pipe, breaker: Breaker, local: LocalLimiter, library: Library = LIBRARY) -> None:
+    def __init__(self, pipe: Pipe, breaker: Breaker, local: LocalLimiter, source: str = SOURCE) -> None:
         self._pipe = pipe
         self._breaker = breaker
         self._local = local
-        self._library = library
+        self._library = Library(pipe, source)
         self._leases: dict[str, Charge] = {}
         """Of this process, that Valkey has."""
         self._pending: dict[str, Settlement] = {}
@@ -114,7 +122,7 @@ class ValkeyLimiter:
         async def ask() -> list[int]:
             nonlocal sent
             sent = True
-            return cast(list[int], await self._library.call(self._pipe, "acquire", keys_of(subjects), args))
+            return cast(list[int], await self._library.call("acquire", keys_of(subjects), args))
 
         try:
             with tracing.span("limits.take", calls=True):
@@ -192,7 +200,7 @@ class ValkeyLimiter:
 
     async def _call(self, function: str, keys: Sequence[str], args: Sequence[object]) -> Any:
         """None: Valkey is away."""
-        return await self._breaker.run(lambda: self._library.call(self._pipe, function, keys, args), None)
+        return await self._breaker.run(lambda: self._library.call(function, keys, args), None)
 
     async def keep(self) -> None:
         """Renews, and gives back. Also finds a Valkey that is there again, so that no request has to."""

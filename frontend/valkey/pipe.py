@@ -27,20 +27,24 @@ class Line:
 
     @property
     def ended(self) -> bool:
-        return self._reader.done()
+        return self._reader.done() or not self._connection.is_connected
 
     async def ask(self, command: tuple[object, ...]) -> Any:
         """Nothing is awaited between the place in the queue and the bytes in the buffer: the order is that of the replies."""
+        if self.ended:  # the client would connect anew, once for each that asks
+            raise Disconnected("the connection has ended")
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)
         try:
             await self._connection.send_command(*command, check_health=False)
         except BaseException:
             answer.cancel()
+            self._reader.cancel()  # the client has given the connection up: a half of the command may be on its way
             raise
         return await answer
 
     async def _read(self) -> None:
+        why: Exception = Disconnected("closed")
         try:
             while True:
                 try:
@@ -49,8 +53,9 @@ class Line:
                     reply = exc
                 self._tell(reply)
         except Exception as exc:  # whatever it is, this connection is over
-            self._end(exc)
+            why = exc
         finally:
+            self._end(why)
             await self._connection.disconnect(nowait=True)
 
     def _tell(self, reply: object) -> None:
@@ -71,7 +76,6 @@ class Line:
     async def close(self) -> None:
         self._reader.cancel()
         await asyncio.wait([self._reader])
-        self._end(Disconnected("closed"))
 
 
 class Pipe:

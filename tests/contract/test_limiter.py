@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import valkey.asyncio
@@ -17,11 +16,10 @@ from frontend.domain.limits import UNLIMITED, Account, Grant, Limits, Standing
 from frontend.domain.ports import Limiter
 from frontend.services.limits.local import LocalLimiter
 from frontend.valkey.breaker import Breaker
-from frontend.valkey.limiter import Library, ValkeyLimiter, open_limiter
+from frontend.valkey.limiter import SOURCE, ValkeyLimiter, open_limiter
 from frontend.valkey.pipe import Pipe, open_pipe
 from tests.support.valkey import Server
 
-SOURCE = Path("frontend/valkey/limiter.lua").read_text()
 TIMEOUT_S = 2.0
 """For tests of something else."""
 
@@ -80,10 +78,8 @@ class Timed:
 
 
 def with_clock(pipe: Pipe) -> ValkeyLimiter:
-    library = Library(
-        SOURCE.replace("server.call('TIME')", "{string.match(server.call('GET', 'hm2:clock'), '(%d+) (%d+)')}")
-    )
-    return ValkeyLimiter(pipe, Breaker(TIMEOUT_S), LocalLimiter(1), library)
+    source = SOURCE.replace("server.call('TIME')", "{string.match(server.call('GET', 'hm2:clock'), '(%d+) (%d+)')}")
+    return ValkeyLimiter(pipe, Breaker(TIMEOUT_S), LocalLimiter(1), source)
 
 
 @pytest.fixture(params=["local", "valkey"])
@@ -312,7 +308,7 @@ class TestValkey:
         self, limiter: ValkeyLimiter, client: valkey.asyncio.Valkey, pipe: Pipe
     ) -> None:
         """The name of the library holds a hash of its text."""
-        other = ValkeyLimiter(pipe, Breaker(TIMEOUT_S), LocalLimiter(1), Library(SOURCE + "-- another"))
+        other = ValkeyLimiter(pipe, Breaker(TIMEOUT_S), LocalLimiter(1), SOURCE + "-- another")
         limited = account(Limits(requests_per_minute=60))
         assert remaining_requests(await limiter.acquire(limited, 0, lease=False)) == 9
         assert remaining_requests(await other.acquire(limited, 0, lease=False)) == 8

@@ -15,6 +15,7 @@ from frontend.domain.limits import UNLIMITED, Account, Grant, Limits
 from frontend.valkey.breaker import Breaker
 from frontend.valkey.hot_state import open_state
 from frontend.valkey.limiter import ValkeyLimiter, open_limiter
+from frontend.valkey.pipe import open_pipe
 from tests.support.valkey import Server
 
 TIMEOUT_S = 0.04
@@ -93,6 +94,41 @@ async def test_all_that_wait_for_a_paused_server_go_on_together(server: Server) 
             await asyncio.sleep(0.1)
         server.go_on()
         assert await until(limiter, local=False) < 2
+
+
+async def test_a_hundred_that_miss_the_functions_load_them_once(server: Server) -> None:
+    """Over one connection: each its own text would fill it."""
+    async with (
+        valkey.asyncio.Valkey.from_url(server.owner_url) as client,
+        open_limiter(server.url, Breaker(10), WORKERS) as limiter,
+    ):
+        before = await connections(client)
+        await asyncio.gather(*(timed(limiter) for _ in range(100)))
+        assert await connections(client) == before + 1
+        assert (await client.info("commandstats"))["cmdstat_function|load"]["calls"] == 1
+
+
+async def test_who_leaves_a_full_connection_ends_it_for_all(server: Server) -> None:
+    """The server reads nothing. Who comes later gets a new one, all the same: not each its own."""
+    async with valkey.asyncio.Valkey.from_url(server.owner_url) as client, open_pipe(server.url) as pipe:
+        await pipe.ask("PING")
+        before = await connections(client)
+        server.pause()
+        left = [asyncio.create_task(pipe.ask("PING", bytes(100_000))) for _ in range(50)]
+        await asyncio.wait(left, timeout=0.1)
+        for each in left:
+            each.cancel()
+        await asyncio.wait(left)
+        come = [asyncio.create_task(pipe.ask("PING")) for _ in range(50)]
+        await asyncio.wait(come, timeout=0.1)
+        server.go_on()
+        assert await asyncio.gather(*come) == [b"PONG"] * 50
+        assert await connections(client) == before + 1
+
+
+async def connections(client: valkey.asyncio.Valkey) -> int:
+    """That there have been."""
+    return int((await client.info("stats"))["total_connections_received"])
 
 
 async def test_a_share_is_what_one_process_has(server: Server) -> None:
