@@ -2,7 +2,7 @@
 
 ours                the whole service: keys, limits, storage, Triton
 vllm serve, stock   as it comes, bfloat16
-vllm serve, tuned   with the weights, arguments, threads and libraries that our launcher gives to the engine
+vllm serve, tuned   with the weights, arguments, threads and libraries that our launcher gives to the engine; its worker is vLLM's
 NVIDIA's backend    in our Triton, with those as well; it has no HTTP, no keys, no storage, and is given prompts as ready text
 """
 

@@ -65,7 +65,7 @@ class TritonEngine:
         message = wire.generate_request(request, request_id, mailbox)
         if mailbox is None:
             return self._own_deltas(request, message)
-        inbox = Inbox(request)
+        inbox = Inbox(request, mailbox)
         return self._mailbox.deltas(request_id, inbox, self._infer(message, self._timeout_s, lambda: inbox.has_mail))
 
     async def _own_deltas(self, request: GenerationRequest, message: Any) -> AsyncGenerator[GenerationDelta, None]:

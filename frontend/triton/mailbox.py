@@ -21,6 +21,8 @@ from frontend.triton import wire
 
 STREAMS = 4
 """So many at once are worth one."""
+MOST_LETTERS = 256
+"""Of one mailbox, then the next is opened: Triton (24.10) keeps each response of a call until the call ends."""
 PAUSE_S = 1.0
 """After one that was lost, or could not be opened."""
 PATIENCE_S = 5.0
@@ -34,7 +36,9 @@ Responses = AsyncGenerator[Mapping[str, bytes], None]
 class Inbox:
     """What comes for one generation, in its order."""
 
-    def __init__(self, request: GenerationRequest) -> None:
+    def __init__(self, request: GenerationRequest, mailbox: str) -> None:
+        """`mailbox`: the name of the one that its letters come by."""
+        self.mailbox = mailbox
         self._request = request
         self._letters: deque[GenerationDelta] = deque()
         self._own: deque[tuple[int, GenerationDelta]] = deque()
@@ -78,10 +82,10 @@ class Inbox:
                     yield self._letters.popleft()
                 else:
                     yield self._own.popleft()[1]
-            if self._failure is not None:
-                raise self._failure
             if self._is_over and not self._own:
                 return
+            if self._failure is not None:
+                raise self._failure
             try:
                 await asyncio.wait_for(self._changed.wait(), PATIENCE_S if self._is_over else None)
             except TimeoutError as exc:
@@ -89,21 +93,26 @@ class Inbox:
 
 
 class Mailbox:
+    """One after the other: the next is open before those that are new stop naming the last."""
+
     def __init__(self, infer: Callable[[object], Responses]) -> None:
         """`infer`: the responses to one ModelInferRequest, for as long as there are any."""
         self._infer = infer
         self._inboxes: dict[str, Inbox] = {}
         self._streams = 0
-        self._reader: asyncio.Task[None] | None = None
-        self._not_before = 0.0
+        self._readers: set[asyncio.Task[None]] = set()
+        self._newest: str | None = None
+        """Open, or about to be."""
         self._name: str | None = None
+        """The one that generations name."""
+        self._not_before = 0.0
 
     @contextmanager
     def stream(self) -> Iterator[str | None]:
         """Around each generation that could use one; gives the name of the one that is open, if several run."""
         self._streams += 1
-        if self._streams >= STREAMS and self._reader is None and time.monotonic() >= self._not_before:
-            self._reader = asyncio.create_task(self._read(ids.new("mail-")))
+        if self._streams >= STREAMS and self._newest is None and time.monotonic() >= self._not_before:
+            self._open()
         try:
             yield self._name if self._streams >= STREAMS else None
         finally:
@@ -112,7 +121,7 @@ class Mailbox:
     async def deltas(
         self, request_id: str, inbox: Inbox, responses: Responses
     ) -> AsyncGenerator[GenerationDelta, None]:
-        """What one generation gains. `responses`: to its own call, which names this mailbox."""
+        """What one generation gains. `responses`: to its own call, which names the inbox's mailbox."""
         self._inboxes[request_id] = inbox
         call = asyncio.create_task(inbox.fill(responses))
         try:
@@ -124,11 +133,22 @@ class Mailbox:
             call.cancel()
             await asyncio.wait([call])
 
+    def _open(self) -> None:
+        self._newest = ids.new("mail-")
+        reader = asyncio.create_task(self._read(self._newest))
+        self._readers.add(reader)
+        reader.add_done_callback(self._readers.discard)
+
     async def _read(self, name: str) -> None:
+        num_letters = 0
         try:
             async with aclosing(self._infer(wire.mailbox_request(name))) as responses:
                 async for raw in responses:
-                    self._name = name
+                    num_letters += 1
+                    if name == self._newest:
+                        self._name = name
+                        if num_letters > MOST_LETTERS:
+                            self._open()
                     for request_id, delta in wire.parse_mail(raw):
                         if inbox := self._inboxes.get(request_id):
                             inbox.put(delta)
@@ -136,7 +156,10 @@ class Mailbox:
             log.warning("mailbox_lost", error=getattr(exc, "code", type(exc).__name__))
             self._not_before = time.monotonic() + PAUSE_S
             for inbox in self._inboxes.values():
-                if inbox.has_mail:  # the others' own calls begin anew, or tell what is lost
+                if inbox.mailbox == name and inbox.has_mail:  # the others' own calls begin anew, or tell what is lost
                     inbox.fail(exc)
         finally:
-            self._name = self._reader = None
+            if self._newest == name:
+                self._newest = None
+            if self._name == name:
+                self._name = None

@@ -45,11 +45,14 @@ class Calls:
 
     def __init__(self) -> None:
         self.mails: asyncio.Queue[Raw | Exception | None] = asyncio.Queue()
+        self.later: asyncio.Queue[Raw | Exception | None] = asyncio.Queue()
+        """Of a second mailbox."""
         self.opened = 0
 
     async def infer(self, message: object) -> AsyncGenerator[Raw, None]:
         self.opened += 1
-        while (mail := await self.mails.get()) is not None:
+        mails = self.mails if self.opened == 1 else self.later
+        while (mail := await mails.get()) is not None:
             if isinstance(mail, Exception):
                 raise mail
             yield mail
@@ -64,7 +67,7 @@ async def responses(*each: Raw | Exception) -> AsyncGenerator[Raw, None]:
 
 async def words(mailbox: Mailbox, request_id: str, *each: Raw | Exception) -> str:
     """All that a stream says. `each`: what its own call brings."""
-    return await said(mailbox.deltas(request_id, mailboxes.Inbox(REQUEST), responses(*each)))
+    return await said(mailbox.deltas(request_id, mailboxes.Inbox(REQUEST, name_of(mailbox)), responses(*each)))
 
 
 async def said(deltas: AsyncGenerator[GenerationDelta, None]) -> str:
@@ -76,6 +79,13 @@ def names(mailbox: Mailbox) -> list[str | None]:
     """What each of so many streams is told that one is worth it."""
     with ExitStack() as streams:
         return [streams.enter_context(mailbox.stream()) for _ in range(STREAMS)]
+
+
+def name_of(mailbox: Mailbox) -> str:
+    """That of the one that is open."""
+    name = names(mailbox)[-1]
+    assert name is not None
+    return name
 
 
 async def opened(calls: Calls) -> Mailbox:
@@ -120,7 +130,7 @@ async def test_a_mailbox_that_breaks_fails_who_had_mail() -> None:
     async def silent() -> AsyncGenerator[Raw, None]:
         yield await never
 
-    one = mailbox.deltas("one", mailboxes.Inbox(REQUEST), silent())
+    one = mailbox.deltas("one", mailboxes.Inbox(REQUEST, name_of(mailbox)), silent())
     calls.mails.put_nowait(mail(one="a"))
     assert [choice.text for choice in (await anext(one)).choices] == ["a"]
 
@@ -128,7 +138,7 @@ async def test_a_mailbox_that_breaks_fails_who_had_mail() -> None:
         await asyncio.sleep(0.05)
         yield own(b"all", 0)
 
-    two = asyncio.create_task(said(mailbox.deltas("two", mailboxes.Inbox(REQUEST), late())))
+    two = asyncio.create_task(said(mailbox.deltas("two", mailboxes.Inbox(REQUEST, name_of(mailbox)), late())))
     await asyncio.sleep(0.01)
     calls.mails.put_nowait(Unavailable("gone"))
     with pytest.raises(Unavailable, match="gone"):
@@ -144,6 +154,30 @@ async def test_a_mailbox_that_the_model_closes_fails_nobody() -> None:
     calls.mails.put_nowait(None)
     assert await words(mailbox, "one", own(b"a", 0, b"None"), own(b"b", 0)) == "ab"
     assert names(mailbox) == [None] * STREAMS
+
+
+async def test_one_that_brought_many_letters_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who named it goes on with it; what becomes of it then is nothing to who names the next."""
+    monkeypatch.setattr(mailboxes, "MOST_LETTERS", 2)
+    calls = Calls()
+    mailbox = await opened(calls)
+    first = name_of(mailbox)
+    one = asyncio.create_task(words(mailbox, "one", own(b"d", 3)))
+    for letter in (mail(one="a"), mail(one="b")):
+        calls.mails.put_nowait(letter)
+    await asyncio.sleep(0.01)
+    assert (calls.opened, name_of(mailbox)) == (2, first), "not open yet"
+    calls.later.put_nowait(mail())
+    await asyncio.sleep(0.01)
+    assert name_of(mailbox) != first
+    two = asyncio.create_task(words(mailbox, "two", own(b"B", 1)))
+    calls.mails.put_nowait(mail(one="c"))
+    calls.mails.put_nowait(Unavailable("gone"))
+    assert await one == "abcd"
+    await asyncio.sleep(0.01)
+    assert calls.opened == 2
+    calls.later.put_nowait(mail(two="A"))
+    assert await two == "AB"
 
 
 async def test_the_failure_of_its_own_call_ends_a_stream() -> None:
