@@ -30,9 +30,10 @@ REPOSITORY = ROOT / "model_repository"
 PROBE_OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 """A fresh connection for every probe: gRPC's shared pool would remember the failures while Triton loads, and look again
 only after a backoff that grows to two minutes (25 s lost on a start of 40)."""
-EMBEDDER_PROBE_S = 3.0
+EMBEDDER_PROBE_S = 2.0
 """How long one probe waits for the embedder before it goes back to watching the engine. Triton finds a dead Python process
-within a second for each request that it has for it, one after the other: who asks for less does not hear of it."""
+within a second for each request that it has for it: who asks for less does not hear of it. With 3 s, and a foreign load on
+all cores, an engine that was well was restarted for it."""
 EMBEDDER_PATIENCE_S = 30.0
 """How long the embedder may finish nothing: its longest batch takes 2 s on a core of its own, several times that on one that
 it shares with a busy engine."""
