@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -31,9 +32,11 @@ PROBE_OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 """A fresh connection for every probe: gRPC's shared pool would remember the failures while Triton loads, and look again
 only after a backoff that grows to two minutes (25 s lost on a start of 40)."""
 EMBEDDER_PROBE_S = 2.0
-"""How long one probe waits for the embedder before it goes back to watching the engine. Triton finds a dead Python process
-within a second for each request that it has for it: who asks for less does not hear of it. With 3 s, and a foreign load on
-all cores, an engine that was well was restarted for it."""
+"""How long one probe waits for the embedder. Triton finds a dead Python process within a second for each request that it has
+for it: who asks for less does not hear of it."""
+STATISTICS_S = 1.0
+"""With what the embedder is given it stays below what the engine has (`hang_timeout_s` / 2): a slow embedder is no dead engine.
+Triton needs 1.4 s for its statistics where a foreign load has all cores."""
 EMBEDDER_PATIENCE_S = 30.0
 """How long the embedder may finish nothing: its longest batch takes 2 s on a core of its own, several times that on one that
 it shares with a busy engine."""
@@ -108,36 +111,40 @@ class TritonService:
         return Command(self.name, argv, self._environment(), NICENESS)
 
     async def probe(self) -> None:
-        """Asks the engine's own loop, through Triton and the stub. Raises ServiceFailed if one of them says that it is lost."""
+        """Asks the engine's own loop, through Triton and the stub, and the embedder at the same time: neither takes of the time
+        that the other has. Raises ServiceFailed if one of them says that it is lost."""
         async with grpc.aio.insecure_channel(
             f"127.0.0.1:{self._settings.triton.grpc_port}", options=PROBE_OPTIONS
         ) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            async for response in stub.ModelStreamInfer(one(wire.probe_request("health"))):
-                if response.error_message:
-                    raise ServiceFailed(f"Triton answers: {response.error_message}")
-                if error := wire.parse_error(wire.raw_outputs(response.infer_response)):
-                    if error.code == "UNAVAILABLE":
-                        raise NotNow(error.message)
-                    raise ServiceFailed(f"the engine answers: {error.message}")
+            probes = [probe_engine(stub)]
             if self._embedder_folder is not None:
-                await self._probe_embedder(stub)
+                probes.append(self._probe_embedder(stub))
+            await asyncio.gather(*probes)
 
     async def _probe_embedder(self, stub: service_pb2_grpc.GRPCInferenceServiceStub) -> None:
-        """Embeds one token; where that has to wait, batches that were finished meanwhile count. Raises ServiceFailed."""
+        """Embeds one token; where that has to wait, batches that were finished meanwhile count. Raises ServiceFailed, and returns
+        soon in any case: what it asks of Triton has a limit."""
         try:
             await stub.ModelInfer(embedder_wire.probe_request(), timeout=EMBEDDER_PROBE_S)
         except grpc.aio.AioRpcError as exc:
             if DEAD_STUB in str(exc.details()):
                 raise ServiceFailed(f"the embedder answers: {exc.details()}") from exc
-            done = await stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=embedder_wire.MODEL))
-            batches = done.model_stats[0].execution_count
-            if batches == self._embedder_batches and time.monotonic() - self._embedder_seen > EMBEDDER_PATIENCE_S:
-                raise ServiceFailed(f"the embedder has finished nothing for {EMBEDDER_PATIENCE_S:g} s") from exc
-            if batches == self._embedder_batches:
+            if not await self._embedder_works(stub):
+                if time.monotonic() - self._embedder_seen > EMBEDDER_PATIENCE_S:
+                    raise ServiceFailed(f"the embedder has finished nothing for {EMBEDDER_PATIENCE_S:g} s") from exc
                 return
-            self._embedder_batches = batches
         self._embedder_seen = time.monotonic()
+
+    async def _embedder_works(self, stub: service_pb2_grpc.GRPCInferenceServiceStub) -> bool:
+        """Whether it has finished batches since this was asked last, as far as Triton says so in time."""
+        request = service_pb2.ModelStatisticsRequest(name=embedder_wire.MODEL)
+        try:
+            done = await stub.ModelStatistics(request, timeout=STATISTICS_S)
+        except grpc.aio.AioRpcError:
+            return False
+        before, self._embedder_batches = self._embedder_batches, done.model_stats[0].execution_count
+        return bool(self._embedder_batches != before)
 
     def _write_repository(self) -> Path:
         """The repository that Triton reads: our model's files, and config.pbtxt with this machine's parameters."""
@@ -224,6 +231,17 @@ class TritonService:
         """A tritonserver that was killed leaves its regions in /dev/shm."""
         for region in Path("/dev/shm").glob(f"{self._shm_prefix}*"):  # noqa: S108  # Triton's choice of place
             region.unlink(missing_ok=True)
+
+
+async def probe_engine(stub: service_pb2_grpc.GRPCInferenceServiceStub) -> None:
+    """Raises ServiceFailed, NotNow."""
+    async for response in stub.ModelStreamInfer(one(wire.probe_request("health"))):
+        if response.error_message:
+            raise ServiceFailed(f"Triton answers: {response.error_message}")
+        if error := wire.parse_error(wire.raw_outputs(response.infer_response)):
+            if error.code == "UNAVAILABLE":
+                raise NotNow(error.message)
+            raise ServiceFailed(f"the engine answers: {error.message}")
 
 
 async def one(request: object) -> AsyncIterator[object]:
