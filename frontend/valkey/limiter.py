@@ -33,15 +33,13 @@ LEASE_S = 30.0
 RENEW_S = 10.0
 TICK_S = 1.0
 MOST_PENDING = 10_000
+SOURCE = Path(__file__).with_suffix(".lua").read_text()
 REJECTIONS = Counter("hermes2_limit_rejections", "Requests that were refused for their share.", ["limit"])
 UNSETTLED = Counter(
     "hermes2_limit_settle_failures", "What was to be given back, and Valkey did not answer; tried again."
 )
 UNRENEWED = Counter("hermes2_limit_renew_failures", "Leases that were to be renewed, and Valkey did not answer.")
 LOCAL = Gauge("hermes2_limits_local", "Processes that count limits alone, at their share.", multiprocess_mode="livesum")
-
-
-SOURCE = Path(__file__).with_suffix(".lua").read_text()
 
 
 class Library:
