@@ -87,10 +87,10 @@ class Family:
     async def wait(self) -> int:
         return await self._process.wait()
 
-    def cpu_s(self) -> float:
-        """Processor time that the living processes of its session have used, seconds."""
+    def runnable_s(self) -> float:
+        """How long the living threads of its session have used a core or waited for one, seconds."""
         processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
-        return sum(cpu_s_in(entry, self.pid) for entry in processes)
+        return sum(runnable_s_in(entry, self.pid) for entry in processes)
 
     async def lines(self) -> AsyncIterator[str]:
         """What the family prints, until all of it has ended."""
@@ -151,11 +151,21 @@ def children(parent: int) -> list[int]:
     return [int(entry.name) for entry in processes if parent_of(entry) == parent]
 
 
-def cpu_s_in(process: Path, session: int) -> float:
-    """Of one process, if it is of this session."""
+def runnable_s_in(process: Path, session: int) -> float:
+    """Of one process, if it is of this session. A kernel without schedstat does not count the waiting."""
     try:
         fields = (process / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S if int(fields[3]) == session else 0.0
+        if int(fields[3]) != session:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S + sum(map(waited_s, (process / "task").iterdir()))
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+def waited_s(thread: Path) -> float:
+    """How long a thread that could have run had no core, seconds."""
+    try:
+        return int((thread / "schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return 0.0
 

@@ -16,9 +16,10 @@ STABLE_S = 60.0
 READY_POLL_S = 0.25
 WATCH_POLL_S = 1.0
 BUSY = 0.25
-"""A family that uses so much of one core is at work: a long step on a crowded machine looks like a hang from outside."""
+"""A family that uses so much of one core, or waits for one for so long, is at work: a long step on a crowded machine looks like a
+hang from outside."""
 BUSY_COUNTS = 1 / 8
-"""What a second of silence counts then: 8 s of patience become about 30. (SIGSTOP, a deadlock: no processor time, 9 s.)"""
+"""What a second of silence counts then: 8 s of patience become about 30. (SIGSTOP, a deadlock: nothing could run, 9 s.)"""
 
 Print = Callable[[str, str], None]
 """print(name, line): one line of output under the prefix of a family."""
@@ -36,8 +37,8 @@ class Service(Protocol):
     stop_timeout_s: float
     hang_timeout_s: float
     """A service that fails its probe for so long after it was ready is taken down. Only the time that probes have waited
-    counts: a machine that was asleep has not seen its services fail. One that works hard meanwhile is slow, not hung, and
-    gets several times as long."""
+    counts: a machine that was asleep has not seen its services fail. One that works meanwhile, or would if it had a core,
+    is slow, not hung, and gets several times as long."""
 
     def command(self) -> Command:
         """Prepares what must lie on disk, and says what to run."""
@@ -46,16 +47,16 @@ class Service(Protocol):
         """Returns if the service does its work; does not return, or raises, otherwise. Raises ServiceFailed if it is lost."""
 
 
-class Usage:
-    """How much of a core a family uses between two looks."""
+class Work:
+    """How much a family has to do between two looks: what it uses of the cores, and how long its threads wait for one."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
         self._last: tuple[float, float] | None = None
 
     def share(self) -> float:
-        """Since the last look; 0 at the first."""
-        now = time.monotonic(), self._family.cpu_s()
+        """Of one core, since the last look; 0 at the first."""
+        now = time.monotonic(), self._family.runnable_s()
         before, self._last = self._last or now, now
         return (now[1] - before[1]) / max(now[0] - before[0], 1e-3)
 
@@ -140,7 +141,7 @@ class Supervisor:
         assert family is not None
         ended = asyncio.create_task(family.wait())
         longest_s = self.service.hang_timeout_s / 2
-        unanswered_s, used = 0.0, Usage(family)
+        unanswered_s, work = 0.0, Work(family)
         while True:
             await asyncio.wait([ended], timeout=WATCH_POLL_S)
             if ended.done():
@@ -153,9 +154,9 @@ class Supervisor:
                 return str(exc)
             waited_s = min(time.monotonic() - asked_at, longest_s) + WATCH_POLL_S
             if healthy:
-                unanswered_s, used = 0.0, Usage(family)
+                unanswered_s, work = 0.0, Work(family)
             else:
-                unanswered_s += waited_s * (BUSY_COUNTS if used.share() > BUSY else 1)
+                unanswered_s += waited_s * (BUSY_COUNTS if work.share() > BUSY else 1)
             if unanswered_s >= self.service.hang_timeout_s and not ended.done():
                 ended.cancel()
                 return f"does not answer since {unanswered_s:.0f} s"

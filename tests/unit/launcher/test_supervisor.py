@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.launcher import supervisor as module
@@ -24,8 +25,9 @@ class Program:
     stop_timeout_s = 0.5
     hang_timeout_s = 0.2
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, niceness: int = 0) -> None:
         self._code = code
+        self._niceness = niceness
         self.healthy = True
         self.lost = False
         self.starts = 0
@@ -33,7 +35,7 @@ class Program:
     def command(self) -> Command:
         self.starts += 1
         self.healthy = self.starts > 1 or self.healthy
-        return Command(self.name, [sys.executable, "-u", "-c", self._code], dict(os.environ))
+        return Command(self.name, [sys.executable, "-u", "-c", self._code], dict(os.environ), self._niceness)
 
     async def probe(self) -> None:
         if self.lost:
@@ -61,6 +63,11 @@ async def until(condition: object) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+def cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 async def finish(supervisor: Supervisor, keeper: asyncio.Task[None]) -> None:
@@ -138,6 +145,24 @@ async def test_who_works_is_slow_and_not_hung() -> None:
     await until(lambda: program.starts == 2)
     assert time.monotonic() - silent_at > 3 * program.hang_timeout_s
     await finish(supervisor, keeper)
+
+
+async def test_who_gets_no_core_is_slow_and_not_hung() -> None:
+    """As an engine, which stands back, beside somebody's program that computes on every core."""
+    core = min(os.sched_getaffinity(0))
+    pinned = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: "
+    rival = await Family.start(Command("rival", [sys.executable, "-c", f"{pinned} pass"], dict(os.environ)))
+    program, lines = Program(f"{pinned} os.sched_yield()", niceness=10), list[str]()
+    supervisor, keeper = await kept(program, lines)
+    assert supervisor.pid is not None
+    used_s, silent_at = cpu_s(supervisor.pid), time.monotonic()
+    program.healthy = False
+    await until(lambda: time.monotonic() - silent_at > 3 * program.hang_timeout_s)
+    assert program.starts == 1
+    assert cpu_s(supervisor.pid) - used_s < module.BUSY * (time.monotonic() - silent_at)
+    await until(lambda: program.starts == 2)
+    await finish(supervisor, keeper)
+    await rival.kill()
 
 
 async def test_the_pause_grows_with_each_failure() -> None:
