@@ -222,6 +222,9 @@ class TritonService:
             # vLLM's own cache of compiled models does not load on the CPU (0.32: "'function' object has no attribute
             # 'finalize_loading'", 35 s lost at each start); the inductor's does, and says "fx graph cache hit" in the log.
             "VLLM_USE_AOT_COMPILE": "0",
+            # Names of layers as strings: with vLLM's own type PyTorch cannot call the compiled graph's kernels from C++
+            # (hermes2_backend/cpu_worker.py).
+            "VLLM_USE_LAYERNAME": "0",
             "TORCH_LOGS": "torch._inductor.codecache",
             "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
             "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",

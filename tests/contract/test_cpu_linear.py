@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.launcher import profiles
-from frontend.settings import ROOT
+from tests.support.engine_python import found_by
 
 pytestmark = pytest.mark.skipif("avx512_vnni" not in profiles.cpu_flags(), reason="this CPU has no AVX512-VNNI")
 
 
 @pytest.fixture(scope="module")
 def checked(engine_environment: Path) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "model_repository/hermes2/1")}
-    done = subprocess.run(
-        [engine_environment / "bin/python", ROOT / "tests/support/linear_checks.py"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return found_by("linear_checks.py", engine_environment)
 
 
 def test_it_takes_int8_of_its_shapes_only(checked: dict[str, Any]) -> None:

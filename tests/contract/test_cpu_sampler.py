@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from frontend.settings import ROOT
+from tests.support.engine_python import found_by
 
 
 @pytest.fixture(scope="module")
 def drawn(engine_environment: Path) -> dict[str, Any]:
-    script = ROOT / "tests/support/sampler_checks.py"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "model_repository/hermes2/1")}
-    done = subprocess.run(
-        [engine_environment / "bin/python", script], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return found_by("sampler_checks.py", engine_environment)
 
 
 @pytest.mark.parametrize(

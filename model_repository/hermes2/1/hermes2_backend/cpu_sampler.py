@@ -64,7 +64,7 @@ def drawn(probabilities: Tensor, at: Tensor) -> Tensor:
     if padding:
         probabilities = torch.nn.functional.pad(probabilities, (0, padding))
     pieces = probabilities.view(len(probabilities), -1, PIECE)
-    each = pieces.sum(dim=-1, dtype=torch.float64)
+    each = pieces.sum(dim=-1).double()  # not in float64: vLLM's logits as float64 are 9 MB for 24 sequences
     sums = each.cumsum(dim=-1)
     piece = found(sums, at)
     inside = pieces[torch.arange(len(pieces)), piece[:, 0]].cumsum(dim=-1, dtype=torch.float64)
