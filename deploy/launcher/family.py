@@ -151,6 +151,20 @@ def children(parent: int) -> list[int]:
     return [int(entry.name) for entry in processes if parent_of(entry) == parent]
 
 
+def process_of(argument: str) -> Path | None:
+    """The entry in /proc of the process with this argument on its command line."""
+    processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return next((entry for entry in processes if runs(entry, argument)), None)
+
+
+def runs(process: Path, argument: str) -> bool:
+    """Whether a process lives (a dead one has no command line), and has this argument on its command line."""
+    try:
+        return argument.encode() in (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
 def runnable_s_in(process: Path, session: int) -> float:
     """Of one process, if it is of this session. A kernel without schedstat does not count the waiting."""
     try:

@@ -83,6 +83,6 @@ def test_a_killed_embedder_comes_back(tmp_path: Path) -> None:
         stack.find("embedder/1/model.py").kill()
         failed = embed(stack)
         assert (failed.status_code, failed.json()["error"]["code"]) == (503, "engine_unavailable")
-        assert stack.wait_for("starting it anew", 10, seen) < 5
+        assert stack.wait_for("the embedder's process has ended; starting it anew", 10, seen) < 5
         stack.wait_for("triton   | ready after", 60, seen)
         assert embed(stack).status_code == 200

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from deploy.launcher import supervisor as module
-from deploy.launcher.family import Command, Family
+from deploy.launcher.family import Command, Family, process_of, runs
 from deploy.launcher.problem import Problem
 from deploy.launcher.supervisor import ServiceFailed, Supervisor
 
@@ -214,6 +214,18 @@ child.kill()
 """
     done = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     assert await asyncio.wait_for(done.wait(), 20) == 0
+
+
+async def test_a_process_is_found_by_an_argument() -> None:
+    """As long as it lives; as a whole argument, not as a part of one."""
+    argument = f"/somewhere/{os.getpid()}/model.py"
+    family = await Family.start(Command("program", ["sh", "-c", "sleep 60; :", argument], dict(os.environ)))
+    found = process_of(argument)
+    assert found == Path(f"/proc/{family.pid}")
+    assert process_of(argument[:-1]) is None
+    os.kill(family.pid, 9)
+    await until(lambda: not runs(found, argument))
+    await family.kill()
 
 
 async def test_a_family_can_stand_back() -> None:
