@@ -97,7 +97,7 @@ def row(name: str, per_s: float, some: Sequence[open_loop.Run]) -> str:
 
 HOW_SURE = (
     "Medians of the {0}; in brackets the 95 % interval of that median, by bootstrap of {0} and of blocks of"
-    f" {open_loop.BLOCK} requests in them."
+    f" {open_loop.BLOCK} requests in them. A request that failed took for ever: inf."
 )
 
 

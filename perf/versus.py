@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from statistics import median
 from typing import Literal, get_args
@@ -164,7 +165,7 @@ def targets(found: Found) -> Iterator[str]:
 
 
 def ratio(ours: float, other: float) -> str:
-    return f"{ours / other:.2f}" if ours and other else "-"
+    return f"{ours / other:.2f}" if ours and other and isfinite(ours) else "-"
 
 
 def pictures(found: Found) -> list[plot.Panel]:

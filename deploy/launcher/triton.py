@@ -9,41 +9,28 @@ import os
 import secrets
 import shutil
 import sysconfig
-import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import grpc
 from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+from tritonclient.grpc import model_config_pb2, service_pb2_grpc
 
 from deploy.launcher import embedder
 from deploy.launcher.budget import Budget
-from deploy.launcher.family import Command, process_of, runs
+from deploy.launcher.embedder_probe import EmbedderProbe
+from deploy.launcher.family import Command
 from deploy.launcher.problem import Problem
 from deploy.launcher.supervisor import ServiceFailed
 from frontend.domain import model_card
 from frontend.domain.model_card import ModelCard
 from frontend.settings import ROOT, Settings
-from frontend.triton import embedder_wire, wire
+from frontend.triton import wire
 
 REPOSITORY = ROOT / "model_repository"
 PROBE_OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 """A fresh connection for every probe: gRPC's shared pool would remember the failures while Triton loads, and look again
 only after a backoff that grows to two minutes (25 s lost on a start of 40)."""
-EMBEDDER_EVERY_S = 10.0
-"""How often the embedder is asked to embed; that its process lives is looked at each time. To Triton a process that got no
-core for a second is dead if it was asked something meanwhile, and only then: who asks seldom takes fewer slow ones for dead."""
-EMBEDDER_PROBE_S = 2.0
-"""How long one probe waits for the embedder: Triton finds a dead process within a second."""
-STATISTICS_S = 1.0
-"""With what the embedder is given it stays below what the engine has (`hang_timeout_s` / 2): a slow embedder is no dead engine.
-Triton needs 1.4 s for its statistics where a foreign load has all cores."""
-EMBEDDER_PATIENCE_S = 30.0
-"""How long the embedder may finish nothing: its longest batch takes 2 s on a core of its own, several times that on one that
-it shares with a busy engine."""
-DEAD_STUB = "Stub process"
-"""In Triton's answer for a model whose Python process is dead. It does not start one anew (since 24.06), see docs/decisions."""
 REQUIRED_NUMPY = "1.26.4"
 """What Triton 24.10's Python stub reads, see docs/decisions/0003."""
 RESTRICTED = "shared-memory,model-repository,trace,logging"
@@ -85,9 +72,7 @@ class TritonService:
         self._files = model_card.files_of(folder, card)
         self._budget = budget
         self._embedder_folder = embedder_folder
-        self._embedder_process: Path | None = None
-        self._embedder_seen = float("-inf")
-        self._embedder_batches = 0
+        self._embedder_probe: EmbedderProbe | None = None
         self._packages = packages(settings.engine.environment)
         self._shm_prefix = f"hermes2-{hashlib.sha256(str(settings.home).encode()).hexdigest()[:8]}-"
         self.start_timeout_s = settings.engine.start_timeout_s
@@ -96,12 +81,13 @@ class TritonService:
 
     def command(self) -> Command:
         self._remove_shared_memory()
-        self._embedder_process = None
-        self._embedder_seen = float("-inf")
+        repository = self._write_repository()
+        if self._embedder_folder is not None:
+            self._embedder_probe = EmbedderProbe(repository / "embedder/1/model.py")
         triton = self._settings.triton
         argv = [
             str(self._packages / "pytriton/tritonserver/bin/tritonserver"),
-            f"--model-repository={self._write_repository()}",
+            f"--model-repository={repository}",
             f"--backend-directory={self._write_backends()}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
             *OFF,
@@ -122,51 +108,13 @@ class TritonService:
         ) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             probes = [probe_engine(stub)]
-            if self._embedder_folder is not None:
-                probes.append(self._probe_embedder(stub))
+            if self._embedder_probe is not None:
+                probes.append(self._embedder_probe.ask(stub))
             await asyncio.gather(*probes)
-
-    async def _probe_embedder(self, stub: service_pb2_grpc.GRPCInferenceServiceStub) -> None:
-        """Looks for its process, and now and then embeds one token; where that has to wait, batches that were finished meanwhile
-        count. Raises ServiceFailed, and returns soon in any case: what it asks of Triton has a limit."""
-        if self._embedder_process is not None and not runs(self._embedder_process, self._embedder_script):
-            raise ServiceFailed("the embedder's process has ended")
-        if time.monotonic() - self._embedder_seen < EMBEDDER_EVERY_S:
-            return
-        try:
-            await stub.ModelInfer(embedder_wire.probe_request(), timeout=EMBEDDER_PROBE_S)
-        except grpc.aio.AioRpcError as exc:
-            if DEAD_STUB in str(exc.details()):
-                raise ServiceFailed(f"the embedder answers: {exc.details()}") from exc
-            if not await self._embedder_works(stub):
-                if time.monotonic() - self._embedder_seen > EMBEDDER_PATIENCE_S:
-                    raise ServiceFailed(f"the embedder has finished nothing for {EMBEDDER_PATIENCE_S:g} s") from exc
-                return
-        self._embedder_seen = time.monotonic()
-        self._embedder_process = self._embedder_process or process_of(self._embedder_script)
-
-    @property
-    def _embedder_script(self) -> str:
-        """What stands on the command line of the embedder's process."""
-        return str(self._repository / "embedder/1/model.py")
-
-    async def _embedder_works(self, stub: service_pb2_grpc.GRPCInferenceServiceStub) -> bool:
-        """Whether it has finished batches since this was asked last, as far as Triton says so in time."""
-        request = service_pb2.ModelStatisticsRequest(name=embedder_wire.MODEL)
-        try:
-            done = await stub.ModelStatistics(request, timeout=STATISTICS_S)
-        except grpc.aio.AioRpcError:
-            return False
-        before, self._embedder_batches = self._embedder_batches, done.model_stats[0].execution_count
-        return bool(self._embedder_batches != before)
-
-    @property
-    def _repository(self) -> Path:
-        return self._settings.home / "run/model_repository"
 
     def _write_repository(self) -> Path:
         """The repository that Triton reads: our model's files, and config.pbtxt with this machine's parameters."""
-        target = self._repository
+        target = self._settings.home / "run/model_repository"
         shutil.rmtree(target, ignore_errors=True)
         model = target / "hermes2"
         model.mkdir(parents=True)
