@@ -82,11 +82,12 @@ class EngineSettings(Group, frozen=True):
         Path | None, Meta(description="Rules of the scripted engine (JSON); unset: it repeats a fixed text")
     ] = None
     dtype: Annotated[
-        Literal["auto", "bfloat16", "float16", "float32"], Meta(description="Type of weights and activations")
-    ] = "bfloat16"
+        Literal["auto", "bfloat16", "float16", "float32"] | None,
+        Meta(description="Type of weights and activations; auto: as the model is stored; unset: the profile's"),
+    ] = None
     profile: Annotated[
-        Literal["auto", "cpu-int8", "cpu-bf16"],
-        Meta(description="Fills in weights, enforce_eager and extra; auto: by CPU flags (docs/performance.md)"),
+        Literal["auto", "cpu-int8", "cpu-bf16", "cpu-f32"],
+        Meta(description="Fills in dtype, weights, enforce_eager and extra; auto: by CPU flags (docs/performance.md)"),
     ] = "auto"
     weights: Annotated[
         Literal["as-is", "int8"] | None,

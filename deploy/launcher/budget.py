@@ -42,7 +42,7 @@ class Budget:
 
 def plan(settings: Settings, card: ModelCard) -> Budget:
     """Splits memory_limit and cpus. Raises Problem, with the arithmetic, if the parts are more than the whole."""
-    dtype = card.weights_dtype if settings.engine.dtype == "auto" else settings.engine.dtype
+    dtype = card.weights_dtype if settings.engine.dtype in (None, "auto") else settings.engine.dtype
     element = BYTES_PER_ELEMENT.get(dtype, 2)
     limit, source = memory_limit(settings)
     memory = settings.memory

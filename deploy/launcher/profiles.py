@@ -1,7 +1,7 @@
 """What the engine does best with on this machine's CPU: a few static profiles, chosen by CPU flags (docs/performance.md).
 
-A profile fills in what `engine.weights`, `engine.enforce_eager` and `engine.extra` leave open. On a GPU the values are those of
-model_repository/hermes2/config.pbtxt.
+A profile fills in what `engine.dtype`, `engine.weights`, `engine.enforce_eager` and `engine.extra` leave open. On a GPU the
+values are those of model_repository/hermes2/config.pbtxt.
 """
 
 from __future__ import annotations
@@ -18,20 +18,27 @@ from frontend.settings import EngineSettings, Settings
 
 INT8_FLAGS = ("avx512_vnni", "amx_int8")
 """Instructions that multiply INT8 numbers faster than bf16's; without one of them INT8 W8A8 only loses quality."""
-MOST_QUANTISED_BYTES = 2 * 10**9
-"""Weights beyond that are quantised only where the settings say so: it takes longer than a first start may."""
+BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+"""Instructions that multiply bf16; without one of them each number becomes float32 first, in every step."""
+MOST_CONVERTED_BYTES = 2 * 10**9
+"""Weights beyond that are quantised or made float32 only where the settings say so: it takes longer than a first start may, and
+twice the memory."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    dtype: Literal["bfloat16", "float32"]
     weights: Literal["as-is", "int8"]
     enforce_eager: bool
     extra: dict[str, Any]
 
 
+SHORT_BLOCKS = {"block_size": 32}
+"""Tokens: prompts that share a system turn share it in the prefix cache, which blocks of 128 are too long for."""
 PROFILES = {
-    # Blocks of 32 tokens: prompts that share a system turn share it in the prefix cache, which blocks of 128 are too long for.
-    "cpu-int8": Profile(weights="int8", enforce_eager=False, extra={"block_size": 32}),
-    "cpu-bf16": Profile(weights="as-is", enforce_eager=True, extra={}),
+    "cpu-int8": Profile(dtype="bfloat16", weights="int8", enforce_eager=False, extra=SHORT_BLOCKS),
+    "cpu-bf16": Profile(dtype="bfloat16", weights="as-is", enforce_eager=True, extra={}),
+    # The worker keeps weights in 16 bits all the same (hermes2_backend/cpu_linear.py).
+    "cpu-f32": Profile(dtype="float32", weights="as-is", enforce_eager=False, extra=SHORT_BLOCKS),
 }
 
 
@@ -47,13 +54,14 @@ def applied(settings: Settings, say: Callable[[str], None]) -> Settings:
     filled = filled_in(engine, PROFILES[name])
     compiled = "eager" if filled.enforce_eager else "compiled"
     more = "".join(f", {key} {value}" for key, value in filled.extra.items())
-    say(f"engine profile: {name} ({why}): weights {filled.weights}, {compiled}{more}")
+    say(f"engine profile: {name} ({why}): weights {filled.weights}, {filled.dtype}, {compiled}{more}")
     return msgspec.structs.replace(settings, engine=filled)
 
 
 def filled_in(engine: EngineSettings, profile: Profile) -> EngineSettings:
     return msgspec.structs.replace(
         engine,
+        dtype=profile.dtype if engine.dtype is None else engine.dtype,
         weights=profile.weights if engine.weights is None else engine.weights,
         enforce_eager=profile.enforce_eager if engine.enforce_eager is None else engine.enforce_eager,
         extra=profile.extra | engine.extra,
@@ -62,16 +70,32 @@ def filled_in(engine: EngineSettings, profile: Profile) -> EngineSettings:
 
 def chosen(settings: Settings, say: Callable[[str], None]) -> tuple[str, str]:
     """The name of the profile, and why it is that one."""
-    flag = next((flag for flag in INT8_FLAGS if flag in cpu_flags()), None)
-    if flag is None:
-        return "cpu-bf16", f"this CPU has none of {', '.join(INT8_FLAGS)}"
     folder = models.prepare(settings.model, settings.models_dir, settings.engine.environment, say)
     card = model_card.read(folder)
+    int8, plain = first_of(INT8_FLAGS), as_it_is()
+    if card.weights_bytes > MOST_CONVERTED_BYTES:
+        wanted = "cpu-int8" if int8 else plain
+        hint = "" if wanted == "cpu-bf16" else f"; engine.profile={wanted} converts it all the same"
+        return "cpu-bf16", f"{card.id} is large{hint}"
+    if int8 is None:
+        return (
+            plain,
+            f"this CPU has none of {', '.join(INT8_FLAGS if plain == 'cpu-bf16' else INT8_FLAGS + BF16_FLAGS)}",
+        )
     if why := quantize_llama.unsupported(chat_format.read_json(model_card.files_of(folder, card) / "config.json")):
-        return "cpu-bf16", f"{card.id} cannot be made int8: {why}"
-    if card.weights_bytes > MOST_QUANTISED_BYTES:
-        return "cpu-bf16", f"{card.id} is large; engine.profile=cpu-int8 quantises it all the same"
-    return "cpu-int8", f"this CPU has {flag}"
+        return plain, f"{card.id} cannot be made int8: {why}"
+    return "cpu-int8", f"this CPU has {int8}"
+
+
+def as_it_is() -> Literal["cpu-bf16", "cpu-f32"]:
+    """The profile of this CPU for weights that are not quantised."""
+    return "cpu-f32" if first_of(BF16_FLAGS) is None else "cpu-bf16"
+
+
+def first_of(flags: tuple[str, ...]) -> str | None:
+    """That this CPU has."""
+    has = cpu_flags()
+    return next((flag for flag in flags if flag in has), None)
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

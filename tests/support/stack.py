@@ -13,6 +13,7 @@ from types import TracebackType
 
 import psutil
 
+from deploy.launcher import profiles
 from frontend.settings import ROOT
 from perf.service import free_ports
 
@@ -43,7 +44,8 @@ class Stack:
             "HERMES2_TRITON_GRPC_PORT": str(self.grpc_port),
             "HERMES2_TRITON_METRICS_PORT": str(self.metrics_port),
             "HERMES2_API_KEY": API_KEY,
-            "HERMES2_ENGINE_PROFILE": "cpu-bf16",  # it starts in half of the time
+            "HERMES2_ENGINE_PROFILE": profiles.as_it_is(),
+            "HERMES2_ENGINE_ENFORCE_EAGER": "true",  # it starts in half of the time
             **{f"HERMES2_{name}": str(value) for name, value in settings.items()},
         }
         self.lines: list[str] = []

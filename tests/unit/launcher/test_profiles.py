@@ -15,7 +15,7 @@ from frontend.settings import Settings
 
 @pytest.fixture
 def has_vnni(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "cpu_flags", lambda: frozenset({"avx2", "avx512_vnni"}))
+    monkeypatch.setattr(profiles, "cpu_flags", lambda: frozenset({"avx2", "avx512_vnni", "avx512_bf16"}))
 
 
 def settings_of(folder: Path, tmp_path: Path, **more: str) -> Settings:
@@ -33,14 +33,32 @@ def applied(settings: Settings) -> tuple[object, object, object, str]:
 def test_int8_where_the_cpu_multiplies_it(llama_source: Path, tmp_path: Path) -> None:
     weights, eager, extra, said = applied(settings_of(llama_source, tmp_path))
     assert (weights, eager, extra) == ("int8", False, {"block_size": 32})
-    assert said == ("engine profile: cpu-int8 (this CPU has avx512_vnni): weights int8, compiled, block_size 32")
+    assert said == (
+        "engine profile: cpu-int8 (this CPU has avx512_vnni): weights int8, bfloat16, compiled, block_size 32"
+    )
 
 
-def test_bf16_elsewhere(llama_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "cpu_flags", lambda: frozenset({"avx2", "avx512f"}))
+def test_bf16_where_the_cpu_multiplies_that_alone(
+    llama_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiles, "cpu_flags", lambda: frozenset({"avx2", "avx512_bf16"}))
     weights, eager, extra, said = applied(settings_of(llama_source, tmp_path))
     assert (weights, eager, extra) == ("as-is", True, {})
-    assert "has none of avx512_vnni, amx_int8" in said
+    assert said.endswith("(this CPU has none of avx512_vnni, amx_int8): weights as-is, bfloat16, eager")
+
+
+def test_float32_elsewhere(llama_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not for a model that would need twice as much of much memory."""
+    monkeypatch.setattr(profiles, "cpu_flags", lambda: frozenset({"avx2", "avx512f"}))
+    mine = settings_of(llama_source, tmp_path)
+    weights, eager, extra, said = applied(mine)
+    assert (weights, eager, extra) == ("as-is", False, {"block_size": 32})
+    assert "has none of avx512_vnni, amx_int8, avx512_bf16, amx_bf16): weights as-is, float32, compiled" in said
+    assert profiles.applied(settings_of(llama_source, tmp_path, DTYPE="bfloat16"), print).engine.dtype == "bfloat16"
+    monkeypatch.setattr(profiles, "MOST_CONVERTED_BYTES", 1000)
+    assert applied(mine)[3].endswith(
+        "is large; engine.profile=cpu-f32 converts it all the same): weights as-is, bfloat16, eager"
+    )
 
 
 @pytest.mark.usefixtures("has_vnni")
@@ -68,7 +86,7 @@ def test_a_model_that_cannot_be_quantised_is_served_as_it_is(llama_source: Path,
 def test_a_large_model_is_not_quantised_unasked(
     llama_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profiles, "MOST_QUANTISED_BYTES", 1000)
+    monkeypatch.setattr(profiles, "MOST_CONVERTED_BYTES", 1000)
     assert applied(settings_of(llama_source, tmp_path))[0] == "as-is"
     assert applied(settings_of(llama_source, tmp_path, PROFILE="cpu-int8"))[0] == "int8"
 

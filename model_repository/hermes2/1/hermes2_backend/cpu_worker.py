@@ -1,4 +1,4 @@
-"""vLLM's worker on a CPU with what is fast there: sampler, attention, kernel for Linears in INT8, less Python between them.
+"""vLLM's worker on a CPU with what is fast there: sampler, attention, kernels for Linears, less Python between them.
 
 Imported in vLLM's own processes only.
 """
@@ -13,7 +13,7 @@ from vllm import envs
 from vllm.model_executor.kernels.linear.scaled_mm import cpu as int8_linears
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from . import cpu_attention, cpu_sampler
+from . import cpu_attention, cpu_linear, cpu_sampler
 
 FROM_CPP = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
 """The compiled graph calls its kernels from C++, which PyTorch can do where vLLM's names of layers are strings. The second makes
@@ -23,6 +23,7 @@ it in a third of the time (2 s of a first start, not 27)."""
 class Worker(CPUWorker):  # type: ignore[misc]  # vLLM is not in the environment in which types are checked
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         cpu_attention.install()
+        cpu_linear.install()
         if not envs.VLLM_USE_LAYERNAME:
             self.vllm_config.compilation_config.inductor_compile_config |= FROM_CPP
         if torch.cpu._is_vnni_supported():
