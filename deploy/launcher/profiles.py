@@ -52,6 +52,8 @@ def applied(settings: Settings, say: Callable[[str], None]) -> Settings:
     else:
         name, why = engine.profile, "as set"
     filled = filled_in(engine, PROFILES[name])
+    if filled.weights == "int8" and first_of(INT8_FLAGS) is None:
+        say(f"warning: int8 is slow on this CPU, which has none of {', '.join(INT8_FLAGS)}; {as_it_is()} is faster")
     compiled = "eager" if filled.enforce_eager else "compiled"
     more = "".join(f", {key} {value}" for key, value in filled.extra.items())
     say(f"engine profile: {name} ({why}): weights {filled.weights}, {filled.dtype}, {compiled}{more}")

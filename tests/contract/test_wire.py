@@ -235,12 +235,12 @@ def test_the_probe_arrives() -> None:
     assert frontend_wire.parse_probe(frontend_wire.raw_outputs(answered(model_wire.encode_probe("{}")))) == "{}"
 
 
-def test_every_vllm_import_stands_in_three_modules() -> None:
-    """What moves with vLLM's versions: in vllm_compat.py and, in vLLM's own processes, in the worker and its attention."""
+def test_every_vllm_import_stands_in_four_modules() -> None:
+    """What moves with vLLM's versions: in vllm_compat.py and, in vLLM's own processes, in the worker and its kernels."""
     package = Path(model_wire.__file__).parent
     importing = {
         p.name
         for p in package.rglob("*.py")
         if any(line.startswith(("from vllm", "import vllm")) for line in p.read_text().splitlines())
     }
-    assert importing == {"vllm_compat.py", "cpu_worker.py", "cpu_attention.py"}
+    assert importing == {"vllm_compat.py", "cpu_worker.py", "cpu_attention.py", "cpu_linear.py"}

@@ -61,6 +61,17 @@ def test_float32_elsewhere(llama_source: Path, tmp_path: Path, monkeypatch: pyte
     )
 
 
+def test_who_asks_for_int8_where_it_is_slow_is_told(
+    llama_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiles, "cpu_flags", lambda: frozenset({"avx2"}))
+    said = list[str]()
+    engine = profiles.applied(settings_of(llama_source, tmp_path, PROFILE="cpu-int8"), said.append).engine
+    assert engine.weights == "int8"
+    assert said[-2].startswith("warning: int8 is slow on this CPU")
+    assert said[-2].endswith("cpu-f32 is faster")
+
+
 @pytest.mark.usefixtures("has_vnni")
 def test_what_is_set_stays(llama_source: Path, tmp_path: Path) -> None:
     """Each setting for itself; a profile can be chosen, too."""

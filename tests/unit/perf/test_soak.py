@@ -202,7 +202,7 @@ async def test_the_family_of_a_service_is_seen_under_load(scripted_stack: Stack)
     run, samples = await soak.soak(running, plan, kinds, print)
     assert run.errors == []
     assert len(run.outcomes) == len(kinds)
-    assert len(samples) >= 4
+    assert len(samples) >= 2
     assert set(samples[-1].parts) == {"launcher", "frontend", "Triton", "stub", "Valkey"}
     for held in samples[-1].parts.values():
         assert 10**6 < held.pss_bytes <= held.rss_bytes
