@@ -49,6 +49,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
 def prepared(home: str, overrides: Mapping[str, object]) -> Prepared:
     """`overrides`: of our settings, as environment variables without their prefix."""
+    service.share_cache(Path(home))
     named = {f"HERMES2_{name}": str(value) for name, value in overrides.items()}
     models_dir = os.environ.get("HERMES2_MODELS", str(Path(".hermes2/models").absolute()))
     chosen = settings.load({**os.environ, "HERMES2_MODELS": models_dir, **named, "HERMES2_HOME": home})

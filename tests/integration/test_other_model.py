@@ -130,8 +130,9 @@ async def test_a_full_queue_is_answered_not_joined(other: Stack) -> None:
             answer = (await held.enter_async_context(asking)).aiter_lines()
             assert (await anext(answer)).startswith("data: ")
             answers.append(answer)
-        more = (http.post("/v1/chat/completions", json=body) for _ in range(32))
-        replies, *ends = await asyncio.gather(asyncio.gather(*more), *(last_of(answer) for answer in answers))
+        reading = asyncio.gather(*(last_of(answer) for answer in answers))
+        replies = await asyncio.gather(*(http.post("/v1/chat/completions", json=body) for _ in range(32)))
+        ends = await reading
     assert ends == ["data: [DONE]"] * 8
     refused = [reply for reply in replies if reply.status_code == 503]
     assert len(refused) >= 24  # while the last of them come, the first of the 8 may have ended

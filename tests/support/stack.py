@@ -15,7 +15,7 @@ import psutil
 
 from deploy.launcher import profiles
 from frontend.settings import ROOT
-from perf.service import free_ports
+from perf.service import free_ports, share_cache
 
 API_KEY = "test-key-0123456789-0123456789"
 BIN = Path(sys.executable).parent
@@ -25,8 +25,6 @@ CLIENTS = Path(os.environ.get("HERMES2_CLIENTS_ENVIRONMENT", ROOT / ".venv-clien
 """Where other people's clients and the fuzzer are installed."""
 MODELS = ROOT / ".hermes2/models"
 """The models that `make test` has prepared; every stack reads them."""
-CACHE = ROOT / ".hermes2/cache"
-"""What vLLM and the compiler keep for the next start; every stack has it, or each would make it anew for 25 s."""
 
 
 class Stack:
@@ -34,10 +32,7 @@ class Stack:
 
     def __init__(self, home: Path, **settings: object) -> None:
         self.home = home
-        CACHE.mkdir(parents=True, exist_ok=True)
-        home.mkdir(parents=True, exist_ok=True)
-        if not (home / "cache").exists():
-            (home / "cache").symlink_to(CACHE)
+        share_cache(home)
         self.port, self.grpc_port, self.metrics_port = free_ports(3)
         if settings.get("ENGINE_BACKEND") == "scripted":  # it starts in 3 s, and in 8 with an embedding model
             settings = {"EMBEDDER_ENABLED": "false"} | settings
