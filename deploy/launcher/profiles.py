@@ -14,6 +14,7 @@ import msgspec
 
 from deploy.launcher import chat_format, models, quantize_llama
 from frontend.domain import model_card
+from frontend.domain.model_card import ModelCard
 from frontend.settings import EngineSettings, Settings
 
 INT8_FLAGS = ("avx512_vnni", "amx_int8")
@@ -52,8 +53,8 @@ def applied(settings: Settings, say: Callable[[str], None]) -> Settings:
     else:
         name, why = engine.profile, "as set"
     filled = filled_in(engine, PROFILES[name])
-    if filled.weights == "int8" and first_of(INT8_FLAGS) is None:
-        say(f"warning: int8 is slow on this CPU, which has none of {', '.join(INT8_FLAGS)}; {as_it_is()} is faster")
+    if filled.weights == "int8" and available(INT8_FLAGS) is None:
+        say(f"warning: int8 is slow on this CPU, which has none of {', '.join(INT8_FLAGS)}; {unquantised()} is faster")
     compiled = "eager" if filled.enforce_eager else "compiled"
     more = "".join(f", {key} {value}" for key, value in filled.extra.items())
     say(f"engine profile: {name} ({why}): weights {filled.weights}, {filled.dtype}, {compiled}{more}")
@@ -74,30 +75,30 @@ def chosen(settings: Settings, say: Callable[[str], None]) -> tuple[str, str]:
     """The name of the profile, and why it is that one."""
     folder = models.prepare(settings.model, settings.models_dir, settings.engine.environment, say)
     card = model_card.read(folder)
-    int8, plain = first_of(INT8_FLAGS), as_it_is()
-    if card.weights_bytes > MOST_CONVERTED_BYTES:
-        wanted = "cpu-int8" if int8 else plain
-        hint = "" if wanted == "cpu-bf16" else f"; engine.profile={wanted} converts it all the same"
-        return "cpu-bf16", f"{card.id} is large{hint}"
-    if int8 is None:
-        return (
-            plain,
-            f"this CPU has none of {', '.join(INT8_FLAGS if plain == 'cpu-bf16' else INT8_FLAGS + BF16_FLAGS)}",
-        )
+    name, why = fastest(folder, card)
+    if name != "cpu-bf16" and card.weights_bytes > MOST_CONVERTED_BYTES:
+        return "cpu-bf16", f"{card.id} is large; engine.profile={name} converts it all the same"
+    return name, why
+
+
+def fastest(folder: Path, card: ModelCard) -> tuple[str, str]:
+    """The same, for a model of any size."""
+    if (flag := available(INT8_FLAGS)) is None:
+        lacking = INT8_FLAGS if available(BF16_FLAGS) else INT8_FLAGS + BF16_FLAGS
+        return unquantised(), f"this CPU has none of {', '.join(lacking)}"
     if why := quantize_llama.unsupported(chat_format.read_json(model_card.files_of(folder, card) / "config.json")):
-        return plain, f"{card.id} cannot be made int8: {why}"
-    return "cpu-int8", f"this CPU has {int8}"
+        return unquantised(), f"{card.id} cannot be made int8: {why}"
+    return "cpu-int8", f"this CPU has {flag}"
 
 
-def as_it_is() -> Literal["cpu-bf16", "cpu-f32"]:
-    """The profile of this CPU for weights that are not quantised."""
-    return "cpu-f32" if first_of(BF16_FLAGS) is None else "cpu-bf16"
+def unquantised() -> Literal["cpu-bf16", "cpu-f32"]:
+    """The profile of this CPU for weights as they are."""
+    return "cpu-bf16" if available(BF16_FLAGS) else "cpu-f32"
 
 
-def first_of(flags: tuple[str, ...]) -> str | None:
-    """That this CPU has."""
-    has = cpu_flags()
-    return next((flag for flag in flags if flag in has), None)
+def available(flags: tuple[str, ...]) -> str | None:
+    """The first of them that this CPU has."""
+    return next((flag for flag in flags if flag in cpu_flags()), None)
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

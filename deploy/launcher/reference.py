@@ -75,7 +75,8 @@ def meaning(leaf: Leaf) -> str:
         for name, sign in BOUNDS
         if (limit := getattr(meta, name, None)) is not None
     ]
-    choices = [f"`{choice}`" for choice in get_args(kind) if isinstance(choice, str)]
+    kinds = [kind, *get_args(kind)]  # itself, and the members of a union: what may be unset
+    choices = [f"`{choice}`" for each in kinds for choice in get_args(each) if isinstance(choice, str)]
     allowed = ", ".join(choices or bounds)
     return f"{text} ({allowed})" if allowed else text
 

@@ -198,7 +198,7 @@ async def test_the_worst_schemas_delay_nobody(client: openai.AsyncOpenAI) -> Non
         assert time.monotonic() - started < 15
     await streaming
     print(f"\nlongest pause of a stream beside the worst schemas: {max(gaps):.2f} s")
-    assert max(gaps) < 10  # 2 to 3 s on most machines; 8.3 on one without AVX-512 that ran other tests meanwhile
+    assert max(gaps) < 10  # 8.3 s on a CPU without AVX-512 that ran other tests meanwhile
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import vllm._custom_ops  # noqa: F401  # before the next line, which needs its kernels
 from hermes2_backend import cpu_linear
-from vllm.model_executor.layers import utils
+from vllm.model_executor.layers.linear import UnquantizedLinearMethod
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 
 SHAPES = ((960, 576), (576, 1536), (3072, 576), (4097, 65))
 TOKENS = (1, 3, 8, 20, 65)
@@ -17,13 +18,14 @@ TOKENS = (1, 3, 8, 20, 65)
 
 def main() -> None:
     torch.manual_seed(7)
-    before = utils.dispatch_cpu_unquantized_gemm
     cpu_linear.install()
     found = {
-        "replaced": utils.dispatch_cpu_unquantized_gemm is not before,
         "far": max(far(tokens, *shape, biased) for tokens in TOKENS for shape in SHAPES for biased in (False, True)),
-        "taken": [is_taken(weight) for weight in (from_bf16(), from_bf16().half().float(), from_bf16() * 1e-6)],
-        "others": [is_taken(weight) for weight in (torch.randn(64, 64), from_bf16() * 1e6, from_bf16().bfloat16())],
+        "taken": [is_taken(weight) for weight in (from_bf16(), from_bf16().half().float(), from_bf16() * 2**-4)],
+        "others": [
+            is_taken(weight)
+            for weight in (torch.randn(64, 64), from_bf16() * 2**22, from_bf16() * 2**-20, from_bf16().bfloat16())
+        ],
         "compiled": compiled(),
     }
     print(json.dumps(found))
@@ -35,7 +37,8 @@ def from_bf16(outputs: int = 64, inputs: int = 64) -> torch.Tensor:
 
 def loaded(weight: torch.Tensor, *, remove: bool = False) -> Any:
     layer = SimpleNamespace(weight=torch.nn.Parameter(weight, requires_grad=False), bias=None)
-    utils.dispatch_cpu_unquantized_gemm(layer, remove)
+    how = UnquantizedLinearMethod() if remove else UnquantizedEmbeddingMethod()
+    how.process_weights_after_loading(layer)
     return layer
 
 

@@ -36,6 +36,8 @@ class Stack:
         self.port, self.grpc_port, self.metrics_port = free_ports(3)
         if settings.get("ENGINE_BACKEND") == "scripted":  # it starts in 3 s, and in 8 with an embedding model
             settings = {"EMBEDDER_ENABLED": "false"} | settings
+        if "ENGINE_PROFILE" not in settings:  # eager, it starts in half of the time
+            settings = {"ENGINE_PROFILE": profiles.unquantised(), "ENGINE_ENFORCE_EAGER": "true"} | settings
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HERMES2_")},
             "HERMES2_ENGINE_ENVIRONMENT": str(ENGINE),
@@ -45,8 +47,6 @@ class Stack:
             "HERMES2_TRITON_GRPC_PORT": str(self.grpc_port),
             "HERMES2_TRITON_METRICS_PORT": str(self.metrics_port),
             "HERMES2_API_KEY": API_KEY,
-            "HERMES2_ENGINE_PROFILE": profiles.as_it_is(),
-            "HERMES2_ENGINE_ENFORCE_EAGER": "true",  # it starts in half of the time
             **{f"HERMES2_{name}": str(value) for name, value in settings.items()},
         }
         self.lines: list[str] = []

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from vllm.model_executor.layers import utils
 
-SMALLEST = 2.0**-25
-"""Half of float16's least step: a weight that came from bf16 or float16 loses no more, one of float32 loses more."""
+MOST_LOST = 2.0**-16
+"""Of a Linear's largest weight: what float16 may take from any of them. Weights that were bf16 or float16 lose nothing but
+what is below float16's least step; the largest ones of float32 alone lose 2^-12."""
 packed: list[Any] = []
 """FBGEMM's form of each Linear's weights. The compiled graph has their numbers: it cannot hold what is not a tensor."""
 multiply: Any = torch.ops.quantized.linear_dynamic_fp16.default
@@ -36,7 +37,7 @@ library.impl("linear_fp16", shape_of_linear_fp16, "Meta")
 
 
 def install() -> None:
-    """Every Linear in float32 that is loaded after it in this process has it, if float16 holds its weights."""
+    """Every Linear in float32 that is loaded after it in this process has it, if float16 holds its weights as they are."""
     vllms = utils.dispatch_cpu_unquantized_gemm
 
     def dispatch(layer: Any, remove_weight: bool) -> None:
@@ -51,12 +52,12 @@ def install() -> None:
 
 
 def is_kept(weight: Tensor) -> bool:
-    """Whether float16 holds it as it is."""
-    return not weight.is_meta and bool((weight.half().float() - weight).abs().max() <= SMALLEST)
+    """Whether float16 holds it as it is, but for MOST_LOST."""
+    return not weight.is_meta and bool((weight.half().float() - weight).abs().max() <= MOST_LOST * weight.abs().max())
 
 
 def packed_linear(weight: Tensor) -> Any:
-    """`weight`: float32, (outputs, inputs). Returns a function of (x, weight, bias), the second of which it has already."""
+    """`weight`: float32, (outputs, inputs). Returns what vLLM calls with (x, the layer's weight, bias)."""
     packed.append(torch.ops.quantized.linear_prepack_fp16(weight, None))
     number, outputs = len(packed) - 1, len(weight)
 
